@@ -1,0 +1,145 @@
+"""What happened in a run, as plain numbers: all that crosses from training to everything else.
+
+No tensors and no torch in here, so the rules of the doctor, the report and the command line read a live run and a
+recorded `events.jsonl` alike. Events that carry results (`Stepped`, `Evaluated`) hold nothing that depends on the
+clock: two runs of equal bits have equal ones. Timing lives in `Paced`, `Saved` and `Ended`.
+
+    >>> decode(encode(Stepped(step=1, loss=2.3, grad_norm=0.9, learning_rate=1e-3)))
+    Stepped(step=1, loss=2.3, grad_norm=0.9, learning_rate=0.001, skipped=False)
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Training begins or goes on. What earlier lines of the same file say of steps after `step` is void: it is redone."""
+
+    step: int  # optimizer steps already taken; 0 for a new run
+    steps: int  # optimizer steps planned
+    steps_per_epoch: int
+    parameters: int
+    trainable: int
+    train_samples: int
+    valid_samples: int
+    batch_size: int  # samples per optimizer step, over all ranks
+    micro_batch_size: int  # samples per forward and backward on one rank
+    gradient_accumulation_steps: int
+    world: int
+    device: str
+    precision: str
+    time: float  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One optimizer step."""
+
+    step: int  # counted from 1
+    loss: float  # mean over the targets of the whole batch, all ranks
+    grad_norm: float  # 2-norm of all gradients, before clipping
+    learning_rate: float  # of the first parameter group, used in this step
+    skipped: bool = False  # fp16 loss scaling overflowed: the weights did not change
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """How fast the steps since the last `Paced` went."""
+
+    step: int
+    seconds_per_step: float
+    samples_per_second: float
+    data_wait: float  # share of the time spent waiting for data, 0 to 1
+    memory_bytes: int  # peak on the accelerator, or of the process on a CPU
+    utilization: float | None = None  # of the accelerator, 0 to 1, where it can be read
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Scores on held-out data."""
+
+    step: int
+    split: str  # "valid" or "test"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    of: str = "model"  # or the name of a baseline
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A checkpoint is safely on disk."""
+
+    step: int
+    bytes: int
+    seconds: float
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something a person should know that is not a number. Said once."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Training is over, for now or for good."""
+
+    step: int
+    reason: str  # "finished", "early-stopping", "interrupted", "loss-not-finite"
+    seconds: float  # spent training in this process
+    best_step: int | None = None
+    best_value: float | None = None
+
+
+Event = Started | Stepped | Paced | Evaluated | Saved | Noted | Ended
+KINDS: dict[str, type] = {kind.__name__: kind for kind in (Started, Stepped, Paced, Evaluated, Saved, Noted, Ended)}
+
+_FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in KINDS.values()}
+_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def as_dict(event: Event) -> dict[str, Any]:
+    """The event's fields, shallow."""
+    return {name: getattr(event, name) for name in _FIELDS[type(event)]}
+
+
+def encode(event: Event) -> str:
+    """One line of strict JSON. Floats keep every bit; NaN and infinities, which JSON lacks, become strings."""
+    body = {name: _strict(value) for name, value in as_dict(event).items()}
+    return json.dumps({"event": type(event).__name__, **body}, allow_nan=False)
+
+
+def decode(line: str) -> Event:
+    """The event of one line. Raises ValueError for a torn or foreign line."""
+    body = json.loads(line)
+    if not isinstance(body, dict) or body.get("event") not in KINDS:
+        raise ValueError(f"not an event: {line[:80]!r}")
+    kind = KINDS[body.pop("event")]
+    known = _FIELDS[kind]
+    try:
+        return kind(**{name: _loose(value) for name, value in body.items() if name in known})
+    except TypeError as error:
+        raise ValueError(f"not a whole {kind.__name__}: {error}") from None
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _strict(inner) for key, inner in value.items()}
+    return value
+
+
+def _loose(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NON_FINITE.get(value, value)
+    if isinstance(value, dict):
+        return {key: _loose(inner) for key, inner in value.items()}
+    return value
