@@ -1,3 +1,41 @@
-"""wellfit: train any neural network well, and know why when it isn't."""
+"""wellfit: train any neural network well, and know why when it isn't.
+
+    >>> import wellfit
+    >>> run = wellfit.fit_recipe("digits")
+
+The public names are listed in `__all__`; importing wellfit is quick, because torch is loaded when one of them is first
+used.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["Recipe", "Run", "WellfitError", "__version__", "fit", "fit_recipe", "open", "resume"]
+
+_HOMES = {
+    "Recipe": "wellfit.recipe",
+    "Run": "wellfit.run",
+    "WellfitError": "wellfit.errors",
+    "fit": "wellfit.api",
+    "fit_recipe": "wellfit.api",
+    "open": "wellfit.api",
+    "resume": "wellfit.api",
+}
+
+if TYPE_CHECKING:
+    from wellfit.api import fit, fit_recipe, open, resume
+    from wellfit.errors import WellfitError
+    from wellfit.recipe import Recipe
+    from wellfit.run import Run
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'wellfit' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

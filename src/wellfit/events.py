@@ -124,7 +124,8 @@ def decode(line: str) -> Event:
     kind = KINDS[body.pop("event")]
     known = _FIELDS[kind]
     try:
-        return kind(**{name: _loose(value) for name, value in body.items() if name in known})
+        event: Event = kind(**{name: _loose(value) for name, value in body.items() if name in known})
+        return event
     except TypeError as error:
         raise ValueError(f"not a whole {kind.__name__}: {error}") from None
 

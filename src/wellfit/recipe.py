@@ -11,10 +11,10 @@ knows who set it (`Recipe.origin`).
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -74,7 +74,9 @@ class Data(Part):
     valid: str | None = setting(
         None, "Path of a separate validation set, in the same format.", "Without one, a share is held out of the training data.",
     )  # fmt: skip
-    test: str | None = setting(None, "Path of a separate test set, in the same format.", "Without one, a share is held out.")
+    test: str | None = setting(
+        None, "Path of a separate test set, in the same format.", "Without one, a share is held out."
+    )
     valid_share: float = setting(
         0.1, "Share of the training data held out for validation. 0: none.",
         "A tenth tells well enough when to stop and costs little training data.", "Goodfellow et al. 2016, 5.3", ge=0, lt=1,
@@ -96,7 +98,9 @@ class Data(Part):
     workers: int = setting(
         0, "Processes that load samples. In-memory data needs none.", "Data held in memory is cheaper to index than to send between processes.", ge=0,
     )  # fmt: skip
-    augment: Augment = Field(default_factory=Augment, description="Random changes to training images that keep their label.")
+    augment: Augment = Field(
+        default_factory=Augment, description="Random changes to training images that keep their label."
+    )
 
 
 class GivenModel(Part):
@@ -116,11 +120,20 @@ class MLP(Part):
     widths: tuple[int, ...] = setting(
         (128, 128), "Units of each hidden layer.", "Two layers of 128 carry most small tables.", "Gorishniy et al. 2021, table 14",
     )  # fmt: skip
-    activation: Activation = setting("relu", "Between the layers.", "Cheap and does not saturate.", "Glorot et al. 2011")
+    activation: Activation = setting(
+        "relu", "Between the layers.", "Cheap and does not saturate.", "Glorot et al. 2011"
+    )
     norm: Literal["none", "batch", "layer", "rms"] = setting(
         "none", "Normalisation after each hidden linear layer.", "Inputs are standardised already and the net is shallow.",
     )  # fmt: skip
-    dropout: float = setting(0.1, "Share of hidden units silenced at random while training.", "Light: small tables overfit.", "Srivastava et al. 2014", ge=0, lt=1)
+    dropout: float = setting(
+        0.1,
+        "Share of hidden units silenced at random while training.",
+        "Light: small tables overfit.",
+        "Srivastava et al. 2014",
+        ge=0,
+        lt=1,
+    )
 
 
 class ConvNet(Part):
@@ -130,8 +143,17 @@ class ConvNet(Part):
     channels: tuple[int, ...] = setting(
         (32, 64), "Channels of each block; each block but the first halves the resolution.", "Enough for small grey images.", "Simonyan & Zisserman 2015",
     )  # fmt: skip
-    activation: Activation = setting("relu", "After each batch norm.", "Cheap and does not saturate.", "Glorot et al. 2011")
-    dropout: float = setting(0.2, "Before the last layer.", "The last layer is where a small set is memorised.", "Srivastava et al. 2014", ge=0, lt=1)
+    activation: Activation = setting(
+        "relu", "After each batch norm.", "Cheap and does not saturate.", "Glorot et al. 2011"
+    )
+    dropout: float = setting(
+        0.2,
+        "Before the last layer.",
+        "The last layer is where a small set is memorised.",
+        "Srivastava et al. 2014",
+        ge=0,
+        lt=1,
+    )
 
 
 Model = Annotated[GivenModel | MLP | ConvNet, Field(discriminator="kind")]
@@ -149,8 +171,20 @@ class Loss(Part):
     class_weights: Literal["balanced"] | tuple[float, ...] | None = setting(
         None, "One weight a class, or `balanced` for n / (classes x count).", "Equal weights, unless a rare class matters more than its share.", "King & Zeng 2001",
     )  # fmt: skip
-    gamma: float = setting(2.0, "How strongly focal loss discounts easy samples; 0 is cross entropy.", "The paper's best value.", "Lin et al. 2017, table 1b", ge=0)
-    delta: float = setting(1.0, "Where Huber and smooth L1 turn from square to line, in units of the (standardised) target.", "One standard deviation.", "Huber 1964", gt=0)
+    gamma: float = setting(
+        2.0,
+        "How strongly focal loss discounts easy samples; 0 is cross entropy.",
+        "The paper's best value.",
+        "Lin et al. 2017, table 1b",
+        ge=0,
+    )
+    delta: float = setting(
+        1.0,
+        "Where Huber and smooth L1 turn from square to line, in units of the (standardised) target.",
+        "One standard deviation.",
+        "Huber 1964",
+        gt=0,
+    )
 
 
 class Optimizer(Part):
@@ -167,12 +201,40 @@ class Optimizer(Part):
     weight_decay: float | None = setting(
         None, "Decay of weights; biases and norms are never decayed.", "Derived from the optimizer.", "Loshchilov & Hutter 2019", ge=0,
     )  # fmt: skip
-    decay_embeddings: bool = setting(True, "Whether embedding tables are decayed too.", "They are weights; GPT-2 and later decoders decay them.", "Radford et al. 2019 (nanoGPT)")
-    momentum: float = setting(0.9, "Momentum of SGD and Muon's share of the old direction; 0 is plain SGD.", "Averages over about ten steps.", "Sutskever et al. 2013", ge=0, lt=1)
-    nesterov: bool = setting(False, "Look ahead along the momentum (SGD).", "Plain momentum is the better known reference.", "Sutskever et al. 2013")
-    beta1: float = setting(0.9, "Decay of the running mean (Adam, AdamW, Lion).", "The paper's value.", "Kingma & Ba 2015", ge=0, lt=1)
-    beta2: float | None = setting(None, "Decay of the running square (Adam, AdamW) or of the momentum (Lion).", "Derived: 0.999 for Adam and AdamW, 0.99 for Lion.", "Kingma & Ba 2015; Chen et al. 2023", ge=0, lt=1)
-    eps: float = setting(1e-8, "Added to the root of the running square.", "The paper's value.", "Kingma & Ba 2015", gt=0)
+    decay_embeddings: bool = setting(
+        True,
+        "Whether embedding tables are decayed too.",
+        "They are weights; GPT-2 and later decoders decay them.",
+        "Radford et al. 2019 (nanoGPT)",
+    )
+    momentum: float = setting(
+        0.9,
+        "Momentum of SGD and Muon's share of the old direction; 0 is plain SGD.",
+        "Averages over about ten steps.",
+        "Sutskever et al. 2013",
+        ge=0,
+        lt=1,
+    )
+    nesterov: bool = setting(
+        False,
+        "Look ahead along the momentum (SGD).",
+        "Plain momentum is the better known reference.",
+        "Sutskever et al. 2013",
+    )
+    beta1: float = setting(
+        0.9, "Decay of the running mean (Adam, AdamW, Lion).", "The paper's value.", "Kingma & Ba 2015", ge=0, lt=1
+    )
+    beta2: float | None = setting(
+        None,
+        "Decay of the running square (Adam, AdamW) or of the momentum (Lion).",
+        "Derived: 0.999 for Adam and AdamW, 0.99 for Lion.",
+        "Kingma & Ba 2015; Chen et al. 2023",
+        ge=0,
+        lt=1,
+    )
+    eps: float = setting(
+        1e-8, "Added to the root of the running square.", "The paper's value.", "Kingma & Ba 2015", gt=0
+    )
     reference_batch_size: int | None = setting(
         None, "Batch size for which the learning rate was chosen. If it is set, the rate is scaled to the actual batch.",
         "Off: a rate you typed is the rate you get.", "Goyal et al. 2017; Malladi et al. 2022", ge=1,
@@ -189,15 +251,36 @@ class Schedule(Part):
     warmup_steps: float | None = setting(
         None, "Steps of linear warmup; below 1, a share of all steps.", "Derived: 5 % for most, 10 % for Transformers.", "Goyal et al. 2017; Vaswani et al. 2017", ge=0,
     )  # fmt: skip
-    final_share: float = setting(0.0, "Learning rate at the end, as a share of the peak (linear, cosine, warmup-stable-decay).", "Down to zero averages out the last noise.", "Bergsma et al. 2025", ge=0, le=1)
-    milestones: tuple[float, ...] = setting((0.5, 0.75), "Where the step schedule drops, as shares of all steps.", "The usual halves of the ResNet recipe.", "He et al. 2016, 4.2")
+    final_share: float = setting(
+        0.0,
+        "Learning rate at the end, as a share of the peak (linear, cosine, warmup-stable-decay).",
+        "Down to zero averages out the last noise.",
+        "Bergsma et al. 2025",
+        ge=0,
+        le=1,
+    )
+    milestones: tuple[float, ...] = setting(
+        (0.5, 0.75),
+        "Where the step schedule drops, as shares of all steps.",
+        "The usual halves of the ResNet recipe.",
+        "He et al. 2016, 4.2",
+    )
     drop: float = setting(0.1, "Factor at each milestone.", "The ResNet recipe.", "He et al. 2016", gt=0, lt=1)
-    decay_share: float = setting(0.2, "Share of all steps spent decaying (warmup-stable-decay).", "A fifth is enough for most of the gain.", "Hägele et al. 2024", gt=0, le=1)
+    decay_share: float = setting(
+        0.2,
+        "Share of all steps spent decaying (warmup-stable-decay).",
+        "A fifth is enough for most of the gain.",
+        "Hägele et al. 2024",
+        gt=0,
+        le=1,
+    )
 
 
 class Training(Part):
     epochs: float | None = setting(None, "Passes over the training data.", "Derived from the size of the data.", gt=0)
-    steps: int | None = setting(None, "Optimizer steps, instead of epochs.", "Epochs are easier to compare between sets.", ge=1)
+    steps: int | None = setting(
+        None, "Optimizer steps, instead of epochs.", "Epochs are easier to compare between sets.", ge=1
+    )
     batch_size: int | None = setting(
         None, "Samples per optimizer step, over all ranks and micro-batches.", "Derived: a power of two that leaves enough steps per epoch.", "Masters & Luschi 2018", ge=1,
     )  # fmt: skip
@@ -207,10 +290,29 @@ class Training(Part):
     max_grad_norm: float | None = setting(
         1.0, "Gradients longer than this are shortened to it. null: no clipping.", "Tames rare large steps and leaves the rest alone.", "Pascanu et al. 2013", gt=0,
     )  # fmt: skip
-    max_grad_value: float | None = setting(None, "Each gradient element is cut to plus or minus this, before the norm.", "Off: it bends the direction.", "Pascanu et al. 2013", gt=0)
-    seed: int = setting(0, "Seed of weights, data order, augmentation and dropout.", "Any number does, if it is kept.", ge=0, lt=2**32)
-    deterministic: bool = setting(True, "Only deterministic kernels.", "A run that cannot be repeated cannot be diagnosed.", "PyTorch notes: reproducibility")
-    log_every: int = setting(50, "Steps between reads of the buffered numbers.", "A read makes the accelerator wait; fifty steps make that vanish.", ge=1, le=100_000)
+    max_grad_value: float | None = setting(
+        None,
+        "Each gradient element is cut to plus or minus this, before the norm.",
+        "Off: it bends the direction.",
+        "Pascanu et al. 2013",
+        gt=0,
+    )
+    seed: int = setting(
+        0, "Seed of weights, data order, augmentation and dropout.", "Any number does, if it is kept.", ge=0, lt=2**32
+    )
+    deterministic: bool = setting(
+        True,
+        "Only deterministic kernels.",
+        "A run that cannot be repeated cannot be diagnosed.",
+        "PyTorch notes: reproducibility",
+    )
+    log_every: int = setting(
+        50,
+        "Steps between reads of the buffered numbers.",
+        "A read makes the accelerator wait; fifty steps make that vanish.",
+        ge=1,
+        le=100_000,
+    )
 
 
 class Hardware(Part):
@@ -218,7 +320,9 @@ class Hardware(Part):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", "Of the forward and backward pass; weights and updates stay fp32.", "bf16 where the accelerator has it, else fp32.", "Kalamkar et al. 2019; Micikevicius et al. 2018",
     )  # fmt: skip
-    compile: bool = setting(False, "Compile the model (the first steps take longer).", "Pays only on longer runs.", "Ansel et al. 2024")
+    compile: bool = setting(
+        False, "Compile the model (the first steps take longer).", "Pays only on longer runs.", "Ansel et al. 2024"
+    )
     activation_checkpointing: int = setting(
         0, "Recompute the activations of every n-th block in the backward pass. 0: keep all, 1: recompute every block.",
         "Off: it trades about a third more time for memory.", "Chen et al. 2016", ge=0,
@@ -226,19 +330,54 @@ class Hardware(Part):
 
 
 class Evaluation(Part):
-    every: float | None = setting(None, "Steps between evaluations; below 1, a share of all steps.", "Derived: each epoch.", gt=0)
-    metric: str | None = setting(None, "What decides which checkpoint is best.", "Derived: the validation loss, or the training loss where nothing is held out.")
-    goal: Literal["min", "max"] | None = setting(None, "Whether less or more of it is better.", "Derived: more for accuracy, f1 and r2; less for errors and losses.")
-    patience: int | None = setting(None, "Evaluations without improvement before training stops. null: never.", "Derived from the preset; a cosine schedule earns its gain at the end, so it should run out.", "Prechelt 1998", ge=1)
+    every: float | None = setting(
+        None, "Steps between evaluations; below 1, a share of all steps.", "Derived: each epoch.", gt=0
+    )
+    metric: str | None = setting(
+        None,
+        "What decides which checkpoint is best.",
+        "Derived: the validation loss, or the training loss where nothing is held out.",
+    )
+    goal: Literal["min", "max"] | None = setting(
+        None,
+        "Whether less or more of it is better.",
+        "Derived: more for accuracy, f1 and r2; less for errors and losses.",
+    )
+    patience: int | None = setting(
+        None,
+        "Evaluations without improvement before training stops. null: never.",
+        "Derived from the preset; a cosine schedule earns its gain at the end, so it should run out.",
+        "Prechelt 1998",
+        ge=1,
+    )
     min_improvement: float = setting(0.0, "Smallest change that counts as better.", "Any.", ge=0)
-    restore_best: bool = setting(True, "Give back the weights of the best evaluation, not the last.", "The last is rarely the best.", "Prechelt 1998")
-    batch_size: int | None = setting(None, "Samples per forward pass while evaluating.", "Derived: four times the micro-batch; no gradients are kept.", ge=1)
+    restore_best: bool = setting(
+        True,
+        "Give back the weights of the best evaluation, not the last.",
+        "The last is rarely the best.",
+        "Prechelt 1998",
+    )
+    batch_size: int | None = setting(
+        None,
+        "Samples per forward pass while evaluating.",
+        "Derived: four times the micro-batch; no gradients are kept.",
+        ge=1,
+    )
 
 
 class Checkpoints(Part):
-    every: float | None = setting(None, "Steps between checkpoints; below 1, a share of all steps.", "Derived: at each evaluation.", gt=0)
-    minutes: float | None = setting(5.0, "Longest time between checkpoints.", "Nobody should lose more than a coffee break. Saving changes no bits.", gt=0)
-    keep: int = setting(2, "Latest checkpoints kept, besides the best.", "One to use and one in case it is damaged.", ge=1)
+    every: float | None = setting(
+        None, "Steps between checkpoints; below 1, a share of all steps.", "Derived: at each evaluation.", gt=0
+    )
+    minutes: float | None = setting(
+        5.0,
+        "Longest time between checkpoints.",
+        "Nobody should lose more than a coffee break. Saving changes no bits.",
+        gt=0,
+    )
+    keep: int = setting(
+        2, "Latest checkpoints kept, besides the best.", "One to use and one in case it is damaged.", ge=1
+    )
 
 
 Task = Literal["image-classification", "tabular-classification", "tabular-regression", "given"]
@@ -258,20 +397,24 @@ class Recipe(Part):
     name: str = setting("", "Short name, used for the run's folder.", "Derived from the preset or the data.")
     task: Task | None = setting(None, "What is learnt.", "Derived from the data.")
     data: Data = Field(default_factory=Data, description="What is learnt from.")
-    model: Model | None = Field(None, description="The network.", json_schema_extra={"why": "Derived from the task.", "source": ""})
+    model: Model | None = Field(
+        None, description="The network.", json_schema_extra={"why": "Derived from the task.", "source": ""}
+    )
     loss: Loss = Field(default_factory=Loss, description="What is minimised.")
     optimizer: Optimizer = Field(default_factory=Optimizer, description="How weights follow gradients.")
     schedule: Schedule = Field(default_factory=Schedule, description="The learning rate over time.")
     training: Training = Field(default_factory=Training, description="The loop.")
     hardware: Hardware = Field(default_factory=Hardware, description="Where and in which precision.")
-    evaluation: Evaluation = Field(default_factory=Evaluation, description="Held-out scores, the best checkpoint, early stopping.")
+    evaluation: Evaluation = Field(
+        default_factory=Evaluation, description="Held-out scores, the best checkpoint, early stopping."
+    )
     checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="What survives a crash.")
     origins: dict[str, Origin] = Field(default_factory=dict, description="Who set each value that is not a default.")
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         training, model = self.training, self.model
-        if training.epochs is not None and training.steps is not None and self.origin("training.steps").by != "derived":
+        if training.epochs is not None and training.steps is not None:
             raise ValueError("training.epochs and training.steps are both set; keep one and set the other to null")
         if self.schedule.kind == "step" and list(self.schedule.milestones) != sorted(self.schedule.milestones):
             raise ValueError(f"schedule.milestones must rise, not {self.schedule.milestones}")
@@ -314,7 +457,9 @@ class Recipe(Part):
         except (yaml.YAMLError, RecursionError) as error:
             raise RecipeError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from None
         if not isinstance(values, dict):
-            raise RecipeError(f"{where} holds a {type(values).__name__}; a recipe is a mapping such as `training: {{epochs: 5}}`.")
+            raise RecipeError(
+                f"{where} holds a {type(values).__name__}; a recipe is a mapping such as `training: {{epochs: 5}}`."
+            )
         recorded = values.get("origins") or {}
         recipe = _validated(cls, values, where)
         origins = recipe.origins or {path: Origin(by=by, why=f"written in {where}") for path, _ in _leaves(values)}
@@ -334,7 +479,9 @@ class Recipe(Part):
             _put(values, origins, path, value)
             if isinstance(value, BaseModel):
                 value = value.model_dump()
-            stamped = [f"{path}.{inner}" for inner, _ in _leaves(value)] if isinstance(value, dict) and value else [path]
+            stamped = (
+                [f"{path}.{inner}" for inner, _ in _leaves(value)] if isinstance(value, dict) and value else [path]
+            )
             origins |= {name: Origin(by=by, why=why) for name in stamped}
         values["origins"] = {path: origin.model_dump() for path, origin in origins.items()}
         return _validated(type(self), values, "the recipe")
@@ -347,6 +494,23 @@ class Recipe(Part):
         """All values as nested plain data, without the origins."""
         return self.model_dump(exclude={"origins"})
 
+    def unresolved(self) -> "Recipe":
+        """The same choices, with everything that was derived open again: what to change before resolving anew."""
+        values, origins, defaults = self.values(), dict(self.origins), type(self)().flat()
+        for path in [path for path, origin in origins.items() if origin.by == "derived"]:
+            group, _, last = path.rpartition(".")
+            holder = values
+            for name in group.split(".") if group else []:
+                holder = holder.get(name) or {}
+            if path.startswith("model."):
+                values["model"] = None
+            elif last in holder:
+                holder[last] = defaults.get(path)
+            del origins[path]
+        return _validated(
+            type(self), {**values, "origins": {p: o.model_dump() for p, o in origins.items()}}, "the recipe"
+        )
+
     def flat(self) -> dict[str, Any]:
         """All values by dotted path."""
         return dict(_leaves(self.values()))
@@ -354,7 +518,11 @@ class Recipe(Part):
     def diff(self, other: "Recipe") -> list[Change]:
         """What is different in `other`, by dotted path; who set it does not count."""
         mine, theirs = self.flat(), other.flat()
-        return [Change(path, mine.get(path), theirs.get(path)) for path in mine | theirs if mine.get(path) != theirs.get(path)]
+        return [
+            Change(path, mine.get(path), theirs.get(path))
+            for path in mine | theirs
+            if mine.get(path) != theirs.get(path)
+        ]
 
     def dump(self) -> str:
         """The recipe as YAML, with the origin of every value that is not a default. `parse` reads it back."""
@@ -381,7 +549,11 @@ def describe(path: str, recipe: Recipe | None = None) -> dict[str, str]:
         elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             part = field.annotation
     extra = field.json_schema_extra if field is not None and isinstance(field.json_schema_extra, dict) else {}
-    return {"what": (field.description if field else "") or "", "why": str(extra.get("why", "")), "source": str(extra.get("source", ""))}
+    return {
+        "what": (field.description if field else "") or "",
+        "why": str(extra.get("why", "")),
+        "source": str(extra.get("source", "")),
+    }
 
 
 def paths() -> list[str]:
@@ -402,8 +574,8 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads `1e-3` as text; people mean the number (YAML 1.2 does too)."""
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
-    "tag:yaml.org,2002:float", __import__("re").compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
 
 
@@ -429,7 +601,9 @@ def _put(values: dict[str, Any], origins: dict[str, Origin], path: str, value: A
         if name in group and group[name] is None:
             group[name] = {}
         if name not in group or not isinstance(group[name], dict):
-            raise RecipeError(f"`{path}` is not in a recipe.{nearest(path, paths())} `wellfit explain` lists all fields.")
+            raise RecipeError(
+                f"`{path}` is not in a recipe.{nearest(path, paths())} `wellfit explain` lists all fields."
+            )
         group = group[name]
     if parents == ["model"] and last == "kind" and group.get("kind") != value:
         group.clear()
@@ -438,6 +612,12 @@ def _put(values: dict[str, Any], origins: dict[str, Origin], path: str, value: A
     elif parents != ["optimizer", "learning_rates"] and last not in group and f"{path}" not in paths():
         raise RecipeError(f"`{path}` is not in a recipe.{nearest(path, paths())} `wellfit explain` lists all fields.")
     group[last] = value
+    if path in _INSTEAD and value is not None:  # one says the same thing as the other
+        group[_INSTEAD[path]] = None
+        origins.pop(f"{parents[0]}.{_INSTEAD[path]}", None)
+
+
+_INSTEAD = {"training.epochs": "steps", "training.steps": "epochs"}
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -481,27 +661,10 @@ def _sentence(problem: dict[str, Any], where: str) -> str:
         return f"`model` (in {where}) needs a `kind`: one of {', '.join(MODELS)}."
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "literal_error":
-        allowed = [word.strip("'") for word in message.removeprefix("Input should be ").replace(" or ", ", ").split(", ")]
+        allowed = [
+            word.strip("'") for word in message.removeprefix("Input should be ").replace(" or ", ", ").split(", ")
+        ]
         return f"`{path}` is {problem['input']!r} (in {where}); it can be {', '.join(allowed)}.{nearest(str(problem['input']), allowed)}"
     if not path:
         return f"{message[0].upper()}{message[1:]} (in {where})."
     return f"`{path}` is {problem['input']!r} (in {where}): {message[0].lower()}{message[1:]}."
-
-
-ACTIVATIONS: tuple[str, ...] = get_args(Activation)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of the data and the machine when a recipe is resolved."""
-
-    task: str
-    train_samples: int
-    valid_samples: int = 0
-    name: str = ""
-    embedded: bool = False
-    transformer: bool = False
-    world: int = 1
-    device: str = "cpu"
-    bf16: bool = False  # the device multiplies bf16 natively
-    metric: str | None = None  # the task's own

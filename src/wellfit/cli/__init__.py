@@ -1,0 +1,112 @@
+"""The command line: one function a command, no logic. Nothing heavy is imported before a command needs it.
+
+$ wellfit train digits --set training.epochs=5
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wellfit.errors import WellfitError
+
+app = typer.Typer(
+    name="wellfit",
+    help="Train any neural network well, and know why when it isn't.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="a.b=c", help="Set a field of the recipe. May be repeated.")
+]
+Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where runs are kept.")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="[RECIPE]", help="A preset, a recipe file, a run folder, or the path of your data.")
+    ] = "digits",
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the run.")
+    ] = None,
+) -> None:
+    """Train a recipe to its report."""
+    from wellfit.cli import show
+
+    chosen = show.chosen(recipe, overrides or [])
+    from wellfit import api
+
+    show.outcome(api.fit_recipe(chosen, root=runs, folder=folder))
+
+
+@app.command()
+def resume(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
+    """Go on with a run that was stopped or killed, to the same bits."""
+    from wellfit import api
+    from wellfit.cli import show
+
+    show.outcome(api.resume(run))
+
+
+@app.command()
+def runs(root: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs are kept.")] = Path("runs")) -> None:
+    """List the runs that are here, latest first."""
+    from wellfit.cli import show
+
+    show.runs(root)
+
+
+@app.command()
+def explain(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RECIPE or FIELD]",
+            help="A preset, a recipe file, a run, or a field such as optimizer.learning_rate.",
+        ),
+    ] = "",
+    overrides: Overrides = None,
+) -> None:
+    """Say what each setting is, who set it, and why."""
+    from wellfit.cli import show
+
+    show.explanation(what, overrides or [])
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
+    """Write the run's report.html anew and say where it is."""
+    from wellfit import api
+
+    typer.echo(api.write_report(run))
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        from wellfit import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """The entry point: errors that a user can mend become one paragraph and their exit status."""
+    try:
+        app()
+    except WellfitError as error:
+        print(f"wellfit: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        print(
+            "wellfit: stopped. What was saved before is in the run's folder; `wellfit resume RUN` goes on with it.",
+            file=sys.stderr,
+        )
+        sys.exit(130)

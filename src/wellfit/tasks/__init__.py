@@ -1,0 +1,17 @@
+"""What is learnt, one file a task: data, a sound default model, the loss as a sum, metrics.
+
+`KINDS` maps the recipe's `task` to the function that builds it from loaded data. The loop knows only `Task`.
+"""
+
+from collections.abc import Callable
+
+from wellfit.tasks import image_classification, tabular
+from wellfit.tasks.task import Built, Task
+
+KINDS: dict[str, Callable[..., Built]] = {
+    "image-classification": image_classification.build,
+    "tabular-classification": tabular.classification,
+    "tabular-regression": tabular.regression,
+}
+
+__all__ = ["KINDS", "Built", "Task"]

@@ -1,0 +1,223 @@
+"""The public verbs: `fit` your own model, `fit_recipe` a recipe, `resume` a run, `open` one.
+
+Each makes a job (`train/setup.py`), turns it (`train/fit.py`), and finishes it: best weights back, test scores, the
+classical yardstick, the report. `import wellfit` gives these names; torch is loaded when one is first used.
+
+    >>> run = wellfit.fit(model, (x, y), (x_valid, y_valid), loss="cross-entropy", set={"training.epochs": 5})
+    >>> run.scores()["accuracy"]
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wellfit import distributed, report
+from wellfit.environment import device as device_for
+from wellfit.environment import environment
+from wellfit.errors import RunError
+from wellfit.events import Ended, Evaluated, Started
+from wellfit.recipe import Recipe
+from wellfit.report.progress import Progress
+from wellfit.run import Run
+from wellfit.tasks.baseline import baselines
+from wellfit.train.evaluate import evaluate
+from wellfit.train.fit import fit as turn
+from wellfit.train.record import Observer, Record
+from wellfit.train.setup import Job, determinism, from_given, from_recipe
+
+RUNS = Path("runs")
+
+
+def fit_recipe(
+    recipe: Recipe | str | Path,
+    *,
+    set: Mapping[str, Any] | None = None,
+    root: str | Path = RUNS,
+    folder: str | Path | None = None,
+    observers: Iterable[Observer] = (),
+    quiet: bool = False,
+) -> Run:
+    """Trains a recipe, a preset (`"digits"`) or a recipe file, and returns its run, `run.model` included.
+
+    `set` holds dotted overrides. The run is a new folder below `root`, or exactly `folder`. Observers are called with
+    every event. Raises a WellfitError for whatever does not fit, before the first step.
+    """
+    chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    chosen = chosen.override(set) if set else chosen
+    with distributed.joined(device_for(chosen.hardware.device)), determinism(chosen.training.deterministic):
+        job = from_recipe(chosen)
+        return _run(job, _created(job, root, folder), observers, quiet)
+
+
+def fit(
+    model: nn.Module,
+    train: Any,
+    valid: Any = None,
+    *,
+    loss: Any = None,
+    metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    recipe: Recipe | str | Path | None = None,
+    set: Mapping[str, Any] | None = None,
+    root: str | Path = RUNS,
+    folder: str | Path | None = None,
+    resume: str | Path | Run | None = None,
+    observers: Iterable[Observer] = (),
+    quiet: bool = False,
+) -> Run:
+    """Trains your own model on your own data and returns its run.
+
+    `model`: any `nn.Module`, a Keras 3 model on torch included; it is trained in place, and holds the best weights
+    afterwards. `train` and `valid`: a tuple of tensors or arrays (inputs, targets), a `Dataset`, a `DataLoader`, or
+    anything that yields batches (inputs, targets). `loss`: a name (`"cross-entropy"`, `"mse"`, ...), a torch loss, or a
+    callable (outputs, targets) -> mean over the batch or one value per sample. `metrics`: name -> callable (outputs,
+    targets) -> mean over the batch. `set`: dotted recipe overrides. `resume`: a run of the same call to go on with.
+
+    Raises a WellfitError for whatever does not fit, before the first step.
+    """
+    if resume is not None:
+        run = resume if isinstance(resume, Run) else Run.open(resume)
+        chosen = run.recipe
+        if set or recipe is not None:
+            raise RunError(
+                "A resumed run keeps its recipe, so `set` and `recipe` cannot be given with `resume`. Start a new run to change it."
+            )
+    else:
+        chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe) if recipe is not None else Recipe()
+        chosen = chosen.override(set) if set else chosen
+    with distributed.joined(device_for(chosen.hardware.device)), determinism(chosen.training.deterministic):
+        job = from_given(chosen, model, train, valid, loss=loss, metrics=metrics)
+        return _run(job, run if resume is not None else _created(job, root, folder), observers, quiet)
+
+
+def resume(path: str | Path, *, observers: Iterable[Observer] = (), quiet: bool = False) -> Run:
+    """Goes on with a run from its last good checkpoint, to the same bits as if it had never stopped.
+
+    Raises RunError if there is no run, or if data or model are not what they were.
+    """
+    run = Run.open(path)
+    recipe = run.recipe
+    if recipe.task == "given":
+        raise RunError(
+            f"The run {run.folder} trained a model and data that were passed to `wellfit.fit` in Python, and a run folder holds "
+            f"neither. Make the same call again with `resume={str(run.folder)!r}`."
+        )
+    with distributed.joined(device_for(recipe.hardware.device)), determinism(recipe.training.deterministic):
+        return _run(from_recipe(recipe), run, observers, quiet)
+
+
+def open(path: str | Path) -> Run:
+    """A run that exists: its recipe, events, metrics as a table, scores, best weights. Raises RunError if it is not one."""
+    return Run.open(path)
+
+
+def write_report(path: str | Path) -> Path:
+    """Writes the run's `report.html` anew from what the run holds, and returns its path."""
+    run = Run.open(path)
+    return report.write(run.folder, run.recipe, run.events(), run.environment, run.task)
+
+
+# ---- inside
+
+
+def _created(job: Job, root: str | Path, folder: str | Path | None) -> Run:
+    """The run's folder, made by the first rank."""
+    made: Any = None
+    if distributed.rank() == 0:
+        facts = environment() | {"data_fingerprint": job.fingerprint}
+        made = Run.create(
+            Path(root), job.recipe, facts, job.record, Path(folder) if folder is not None else None
+        ).folder
+    return Run(distributed.from_first(made))
+
+
+def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool) -> Run:
+    """From the last checkpoint, or the start, to the end."""
+    watching = [*observers] if quiet else [Progress(sys.stderr), *observers]
+    recipe = job.recipe
+    record = Record(
+        run, watching, device=job.device, keep=recipe.checkpoints.keep, minutes=recipe.checkpoints.minutes,
+        batch_size=recipe.training.batch_size or 1,
+    )  # fmt: skip
+    try:
+        _restore(job, record)
+        record.emit(_started(job))
+        for text in job.notes:
+            record.note(text)
+        reason = turn(job, record)
+        record.checkpoints.wait()
+        if reason in ("finished", "early-stopping"):
+            _finish(job, record)
+        standing = job.standing
+        spent = time.perf_counter() - record.began
+        record.emit(Ended(standing.step, reason, spent, standing.best_step, standing.best_value))
+    finally:
+        record.close()
+    if distributed.rank() == 0:
+        report.write(run.folder, recipe, run.events(), run.environment, run.task)
+    run.model = job.model
+    return run
+
+
+def _restore(job: Job, record: Record) -> None:
+    """Puts the job where its run stopped, if it has a checkpoint; names the damaged ones that were passed over."""
+    checkpoints = record.checkpoints
+    if record.first:
+        checkpoints.clean()
+    found = checkpoints.latest()
+    if found is not None:
+        job.restore(found.weights, found.state)
+        record.step = found.step
+        if record.first:
+            checkpoints.mark_best(job.standing.best_step)
+    for damage in checkpoints.damaged:
+        instead = (
+            f"Going on from step {found.step} instead." if found else "There is no other, so training starts over."
+        )
+        record.note(f"{damage} {instead}")
+
+
+def _started(job: Job) -> Started:
+    training = job.recipe.training
+    ways = distributed.world() * training.gradient_accumulation_steps
+    parameters = [(p.numel(), p.requires_grad) for p in job.model.parameters()]
+    return Started(
+        step=job.standing.step,
+        steps=job.steps,
+        steps_per_epoch=job.batches.steps_per_epoch,
+        parameters=sum(count for count, _ in parameters),
+        trainable=sum(count for count, wanted in parameters if wanted),
+        train_samples=job.batches.samples,
+        valid_samples=job.valid.samples if job.valid is not None else 0,
+        batch_size=training.batch_size or 1,
+        micro_batch_size=max(1, (training.batch_size or 1) // ways),
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        world=distributed.world(),
+        device=job.device,
+        precision=job.recipe.hardware.precision,
+        time=time.time(),
+    )
+
+
+def _finish(job: Job, record: Record) -> None:
+    """The best weights back into the model, then the scores on data that decided nothing."""
+    step = job.standing.step
+    if job.recipe.evaluation.restore_best and job.standing.best_step is not None:
+        best = record.checkpoints.best()
+        if best is not None and best.step == job.standing.best_step:
+            job.model.load_state_dict(best.weights)
+            step = best.step
+        else:
+            record.note(
+                f"The checkpoint of the best step, {job.standing.best_step}, cannot be read; the model keeps its last weights. "
+                + " ".join(record.checkpoints.damaged)
+            )
+    if job.test is not None:
+        with job.precision.autocast():
+            record.emit(Evaluated(step, "test", evaluate(job.model, job.task, job.test)))
+        if job.loaded is not None and record.first:
+            for baseline in baselines(job.loaded):
+                record.emit(Evaluated(step, "test", baseline.scores, of=baseline.name))

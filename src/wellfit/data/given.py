@@ -1,0 +1,226 @@
+"""The caller's own data: tensors, arrays, a `Dataset`, a `DataLoader`, or anything that yields batches.
+
+`read` looks at what it was given and says what it is; the source then makes training batches and held-out batches.
+
+- a tuple of tensors or arrays, or a `TensorDataset`, is the whole data: (inputs, targets);
+- a map-style `Dataset` is read by torch's DataLoader in wellfit's own order;
+- a `DataLoader` over a map-style dataset is taken apart, because its position could not be put back: its dataset, batch
+  size, collate function and workers are used, and its shuffling where it has any;
+- anything else that can be iterated yields batches, one item a micro-batch.
+
+    >>> source = read((x, y))
+    >>> source.samples
+    1437
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler, TensorDataset
+
+from wellfit.data.batches import (
+    Batch,
+    Batches,
+    FromDataset,
+    FromIterable,
+    Held,
+    InMemory,
+    Order,
+    seed_everything,
+    untouched_randomness,
+)
+from wellfit.data.fingerprint import fingerprint
+from wellfit.errors import DataError
+from wellfit.recipe import Recipe
+
+
+class Source(Protocol):
+    """Data as the caller gave it. `samples` is 0 and `batch_size` None where they are not known beforehand."""
+
+    samples: int
+    batch_size: int | None  # samples per micro-batch, where the caller's data decides it
+    notes: tuple[str, ...]
+
+    def steps_per_epoch(self, accumulation: int) -> int | None:
+        """Where the caller's data decides it, else None."""
+
+    def batches(self, recipe: Recipe, device: str) -> Batches: ...
+    def held(self, recipe: Recipe, device: str) -> Held: ...
+    def fingerprint(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Tensors that share their first dimension."""
+
+    tensors: tuple[Tensor, ...]
+    shuffle: bool | None = None
+    batch_size: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        return len(self.tensors[0])
+
+    def steps_per_epoch(self, accumulation: int) -> None:  # noqa: ARG002 - the order decides it
+        return None
+
+    def batches(self, recipe: Recipe, device: str) -> Batches:
+        return InMemory(self.tensors, _order(self, recipe), device)
+
+    def held(self, recipe: Recipe, device: str) -> Held:
+        return Held.of_tensors(self.tensors, recipe.evaluation.batch_size or 1024, device)
+
+    def fingerprint(self) -> str:
+        return fingerprint(*self.tensors)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A map-style dataset."""
+
+    dataset: Dataset[Any]
+    shuffle: bool | None = None
+    batch_size: int | None = None
+    collate: Callable[[list[Any]], Any] | None = None
+    workers: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def steps_per_epoch(self, accumulation: int) -> None:  # noqa: ARG002 - the order decides it
+        return None
+
+    def batches(self, recipe: Recipe, device: str) -> Batches:
+        return FromDataset(self.dataset, _order(self, recipe), device, self._workers(recipe), self.collate)
+
+    def held(self, recipe: Recipe, device: str) -> Held:
+        size = self.batch_size or recipe.evaluation.batch_size or 256
+        seed = recipe.training.seed
+        return Held.of_dataset(self.dataset, self.samples, size, device, self._workers(recipe), self.collate, seed)
+
+    def fingerprint(self) -> str:
+        """Of the kind, the length and the first and last sample: reading all of them could take hours."""
+        with untouched_randomness():
+            seed_everything(0)
+            ends = [self.dataset[i] for i in {0, self.samples - 1}] if self.samples else []
+        return fingerprint(torch.tensor(self.samples), *(tensor for end in ends for tensor in _tensors(end)))
+
+    def _workers(self, recipe: Recipe) -> int:
+        return self.workers if self.workers is not None else recipe.data.workers
+
+
+@dataclass
+class Items:
+    """Something that yields batches."""
+
+    items: Iterable[Batch]
+    notes: tuple[str, ...] = ()
+    samples = 0
+
+    @property
+    def batch_size(self) -> int:
+        return 1  # not known; only used to tell how many batches make a step
+
+    def steps_per_epoch(self, accumulation: int) -> int | None:
+        return -(-len(self.items) // accumulation) if isinstance(self.items, Sized) else None
+
+    def batches(self, recipe: Recipe, device: str) -> Batches:
+        training = recipe.training
+        return FromIterable(self.items, training.seed, device, training.gradient_accumulation_steps, training.steps)
+
+    def held(self, recipe: Recipe, device: str) -> Held:  # noqa: ARG002 - the batches are as they come
+        if iter(self.items) is self.items:
+            raise DataError(
+                f"The validation data is a {type(self.items).__name__}, which can be iterated only once, but it is needed at "
+                "each evaluation. Pass a list of batches, a DataLoader, a Dataset, or a tuple of tensors."
+            )
+        return Held(lambda: self.items, 0, device)
+
+    def fingerprint(self) -> str:
+        """Of the kind and the length; what comes out of it is not known before it is taken."""
+        length = len(self.items) if isinstance(self.items, Sized) else -1
+        return fingerprint(torch.tensor(length))
+
+
+def read(data: Any, floating: torch.dtype = torch.float32) -> Whole | Samples | Items:
+    """What the caller's data is. Arrays of floats (not tensors) become `floating`, the model's type.
+
+    Raises DataError for what is none of the kinds above, or for tensors of different lengths.
+    """
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+    if isinstance(data, (Tensor, np.ndarray)):
+        data = (data,)
+    if isinstance(data, tuple) and data and all(isinstance(part, (Tensor, np.ndarray)) for part in data):
+        tensors = tuple(_tensor(part, floating) for part in data)
+        lengths = [len(tensor) if tensor.ndim else 0 for tensor in tensors]
+        if len(set(lengths)) > 1:
+            raise DataError(
+                f"The tensors given as data have {' and '.join(map(str, lengths))} rows; inputs and targets need one row per "
+                "sample each, in the same order."
+            )
+        return Whole(tensors)
+    if isinstance(data, DataLoader):
+        return _loader(data)
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset) and hasattr(data, "__len__"):
+        return Samples(data)
+    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
+        return Items(data)
+    raise DataError(
+        f"The data is a {type(data).__name__}; it can be a tuple of tensors (inputs, targets), a Dataset, a DataLoader, or "
+        "anything that yields batches."
+    )
+
+
+def _loader(loader: DataLoader[Any]) -> Whole | Samples | Items:
+    plain = type(loader.sampler) in (RandomSampler, SequentialSampler) and loader.batch_size is not None
+    if not plain or isinstance(loader.dataset, IterableDataset):
+        return Items(loader)
+    shuffle = isinstance(loader.sampler, RandomSampler)
+    notes = ()
+    if loader.drop_last:
+        notes = (
+            "The DataLoader's `drop_last` is not followed: the last, smaller batch is trained on too, with its own weight.",
+        )
+    if isinstance(loader.dataset, TensorDataset) and loader.collate_fn is torch.utils.data.default_collate:
+        return Whole(tuple(loader.dataset.tensors), shuffle, loader.batch_size, notes)
+    return Samples(loader.dataset, shuffle, loader.batch_size, loader.collate_fn, loader.num_workers, notes)
+
+
+def _order(source: Whole | Samples, recipe: Recipe) -> Order:
+    training = recipe.training
+    shuffle = recipe.data.shuffle if source.shuffle is None else source.shuffle
+    return Order(
+        source.samples,
+        training.batch_size or source.samples,
+        training.seed,
+        shuffle,
+        training.gradient_accumulation_steps,
+    )
+
+
+def _tensor(part: Tensor | np.ndarray, floating: torch.dtype) -> Tensor:
+    if isinstance(part, Tensor):
+        return part
+    tensor = torch.from_numpy(np.ascontiguousarray(part) if part.flags.writeable else part.copy())
+    return tensor.to(floating) if tensor.is_floating_point() else tensor
+
+
+def _tensors(thing: Any) -> Iterator[Tensor]:
+    if isinstance(thing, (Tensor, np.ndarray)):
+        yield _tensor(thing, torch.float32)
+    elif isinstance(thing, (int, float)):
+        yield torch.tensor(thing)
+    elif isinstance(thing, dict):
+        for value in thing.values():
+            yield from _tensors(value)
+    elif isinstance(thing, (tuple, list)):
+        for value in thing:
+            yield from _tensors(value)

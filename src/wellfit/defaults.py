@@ -1,0 +1,178 @@
+"""What a recipe leaves open, filled in from the data and the machine, each value with its reason.
+
+One pure function of (recipe, facts): no data is read and no device is touched here. A value that the user or the preset
+set is never changed. The reasons end up in `recipe.yaml`, in `wellfit explain` and in the report.
+
+    >>> resolved = resolve(Recipe(), Facts(task="image-classification", train_samples=60_000))
+    >>> resolved.optimizer.learning_rate, resolved.origin("optimizer.learning_rate").why
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from wellfit.recipe import Recipe
+
+LEARNING_RATES = {
+    "sgd": (
+        0.05,
+        "with momentum 0.9 this is where SGD on normalised networks is usually stable (He et al. 2016 use 0.1)",
+    ),
+    "adam": (1e-3, "the paper's value (Kingma & Ba 2015)"),
+    "adamw": (1e-3, "Adam's value, which decoupled decay keeps (Loshchilov & Hutter 2019)"),
+    "adafactor": (1e-2, "the paper's largest relative step (Shazeer & Stern 2018)"),
+    "lion": (1e-4, "three to ten times below AdamW's, because each step has full sign size (Chen et al. 2023)"),
+    "muon": (1e-3, "updates are scaled to AdamW's size, so AdamW's rate fits (Liu et al. 2025)"),
+}
+TRANSFORMER_LEARNING_RATE = (
+    3e-4,
+    "Transformers take a third of what other networks do under Adam (Radford et al. 2018)",
+)
+WEIGHT_DECAYS = {
+    "sgd": (5e-4, "the ResNet and VGG recipes' order of magnitude; SGD adds it to the gradient"),
+    "adam": (0.0, "decay inside Adam's gradient is rescaled away; use adamw to decay (Loshchilov & Hutter 2019)"),
+    "adamw": (1e-2, "torch's default; per step the weights shrink by rate x decay"),
+    "adafactor": (0.0, "the paper uses none"),
+    "lion": (0.1, "rate x decay as for AdamW, at Lion's smaller rate (Chen et al. 2023)"),
+    "muon": (1e-2, "as AdamW"),
+}
+BETA2 = {
+    "lion": (0.99, "the paper's value (Chen et al. 2023)"),
+    "muon": (0.95, "for the parameters that AdamW updates beside Muon (Jordan et al. 2024)"),
+}
+MORE_IS_BETTER = ("accuracy", "f1", "r2", "auc", "bleu", "map", "precision", "recall", "spearman")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the data, the model and the machine when a recipe is resolved."""
+
+    task: str
+    train_samples: int  # 0 if unknown
+    valid_samples: int = 0
+    name: str = ""
+    model: str = ""  # class of a given model
+    transformer: bool = False
+    world: int = 1
+    device: str = "cpu"
+    bf16: bool = False  # the device multiplies bf16 in hardware
+    steps_per_epoch: int | None = None  # where the caller's own batches decide it
+    batch_size: int | None = None  # the same
+
+
+def resolve(recipe: Recipe, facts: Facts) -> Recipe:
+    """The recipe with nothing left open; raises RecipeError if a derived value contradicts a chosen one."""
+    for derive in (_what, _learning, _length, _machine, _watching):
+        for path, (value, why) in derive(recipe, facts).items():
+            if _open(recipe, path):
+                recipe = recipe.override({path: value}, by="derived", why=why)
+    return recipe
+
+
+Derived = dict[str, tuple[Any, str]]
+
+
+def _open(recipe: Recipe, path: str) -> bool:
+    return recipe.flat().get(path, "not there") in (None, "", "auto")
+
+
+def _what(recipe: Recipe, facts: Facts) -> Derived:
+    images = facts.task == "image-classification"
+    kind = {"given": "given"}.get(facts.task, "convnet" if images else "mlp")
+    losses = {"tabular-regression": "mse", "given": "given"}
+    model = recipe.model.kind if recipe.model else kind
+    return {
+        "task": (facts.task, "what the data holds"),
+        "model": (
+            {"kind": kind, **({"name": facts.model} if kind == "given" else {})},
+            f"the usual start for {facts.task}",
+        ),
+        "model.name": (facts.model, "for the record"),
+        "loss.kind": (
+            losses.get(facts.task, "cross-entropy"),
+            "maximum likelihood for numbers with equal noise"
+            if facts.task in losses
+            else "maximum likelihood for classes",
+        ),
+        "name": ("-".join(filter(None, [facts.name, model])), "from the data and the model"),
+    }
+
+
+def _learning(recipe: Recipe, facts: Facts) -> Derived:
+    kind = recipe.optimizer.kind
+    rate = LEARNING_RATES[kind]
+    if facts.transformer and kind in ("adam", "adamw", "muon"):
+        rate = TRANSFORMER_LEARNING_RATE
+    warmup = (0.1, "Transformers diverge without it (Xiong et al. 2020)") if facts.transformer else (
+        0.05, "adaptive steps are noisy until their averages have filled (Liu et al. 2020)")  # fmt: skip
+    return {
+        "optimizer.learning_rate": rate,
+        "optimizer.weight_decay": WEIGHT_DECAYS[kind],
+        "optimizer.beta2": BETA2.get(kind, (0.999, "the paper's value (Kingma & Ba 2015)")),
+        "optimizer.batch_scaling": ("linear", "SGD's noise grows with rate over batch (Goyal et al. 2017)")
+        if kind == "sgd"
+        else ("sqrt", "adaptive steps scale with the root of the batch (Malladi et al. 2022)"),
+        "schedule.warmup_steps": warmup,
+    }
+
+
+def _length(recipe: Recipe, facts: Facts) -> Derived:
+    if facts.batch_size is not None:
+        return {
+            "training.batch_size": (facts.batch_size, "what the given batches hold"),
+            **(
+                {}
+                if recipe.training.steps
+                else {"training.epochs": (10.0, "a start; the curves tell whether to go on")}
+            ),
+        }
+    samples = max(1, facts.train_samples)
+    ways = facts.world * recipe.training.gradient_accumulation_steps
+    target = max(8, min(128, samples // 20))
+    size = max(ways, min(2 ** int(math.log2(target)), samples) // ways * ways)
+    chosen = recipe.training.batch_size or size
+    epochs = max(3, min(100, round(2000 * chosen / samples)))
+    derived: Derived = {
+        "training.batch_size": (
+            size,
+            f"a power of two that gives at least 20 steps per epoch with {samples:,} samples",
+        ),
+    }
+    if recipe.training.steps is None:
+        derived["training.epochs"] = (float(epochs), f"about 2,000 steps of {chosen}, between 3 and 100 epochs")
+    return derived
+
+
+def _machine(recipe: Recipe, facts: Facts) -> Derived:
+    lower = facts.bf16
+    return {
+        "hardware.device": (facts.device, "the best device here"),
+        "hardware.precision": ("bf16", f"{facts.device} multiplies it in hardware, with fp32's range")
+        if lower
+        else ("fp32", f"{facts.device} has no faster arithmetic that trains as well"),
+    }
+
+
+def _watching(recipe: Recipe, facts: Facts) -> Derived:
+    training = recipe.training
+    batch = training.batch_size or 1
+    per_epoch = facts.steps_per_epoch or max(1, math.ceil(facts.train_samples / batch))
+    steps = training.steps or math.ceil((training.epochs or 1) * per_epoch)
+    every = min(steps, per_epoch * max(1, math.ceil(steps / per_epoch / 100)))
+    metric = recipe.evaluation.metric or "loss"
+    micro = max(1, batch // (facts.world * training.gradient_accumulation_steps))
+    return {
+        "evaluation.every": (
+            float(every),
+            "each epoch" if every == per_epoch else "about a hundred times over the run",
+        ),
+        "evaluation.metric": (
+            "loss",
+            "the validation loss sees more than a count of hits" if facts.valid_samples else "nothing is held out",
+        ),
+        "evaluation.goal": ("max", f"more {metric} is better")
+        if metric in MORE_IS_BETTER
+        else ("min", f"less {metric} is better"),
+        "evaluation.batch_size": (min(1024, 4 * micro), "no gradients are kept, so four times the micro-batch fits"),
+        "checkpoints.every": (recipe.evaluation.every or float(every), "at each evaluation"),
+    }

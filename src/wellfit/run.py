@@ -1,0 +1,264 @@
+"""The run folder: everything a run was decided by and everything that happened in it.
+
+    runs/2026-11-22-1015-digits-convnet/
+      recipe.yaml  environment.json  task.json  events.jsonl  checkpoints/  report.html
+
+It can be copied, mailed and deleted; nothing in it is ever executed. This file reads and writes the folder and knows
+nothing of training.
+
+    >>> run = Run.open("runs/2026-11-22-1015-digits-convnet")
+    >>> run.metrics()["loss"][-1], run.recipe.training.seed
+"""
+
+import contextlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from wellfit.errors import RunError
+from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Saved, Started, Stepped, decode, encode
+from wellfit.recipe import Recipe, nearest
+
+RECIPE, ENVIRONMENT, TASK, EVENTS, CHECKPOINTS = (
+    "recipe.yaml",
+    "environment.json",
+    "task.json",
+    "events.jsonl",
+    "checkpoints",
+)
+
+
+class Run:
+    """A run on disk. `model` is the trained network, in the process that trained it; None when opened again."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.model: Any = None
+        self.torn = 0  # unreadable lines of events.jsonl, found by the last `events()`
+
+    @classmethod
+    def create(
+        cls, root: Path, recipe: Recipe, environment: dict[str, Any], task: dict[str, Any], folder: Path | None = None
+    ) -> "Run":
+        """A new folder below `root`, named by the time and the recipe, or exactly `folder`; it appears whole or not at all.
+
+        Raises RunError if it cannot be written or `folder` is in use.
+        """
+        stem = re.sub(r"[^\w.-]+", "-", f"{time.strftime('%Y-%m-%d-%H%M')}-{recipe.name}").strip("-.")
+        target = folder or root / stem
+        if folder is not None and folder.exists() and any(folder.iterdir()):
+            hint = f"`wellfit resume {folder}` goes on with it; " if (folder / RECIPE).exists() else ""
+            raise RunError(
+                f"The folder {folder} is not empty, and a new run would mix with what is in it. {hint}name another one."
+            )
+        unfinished = target.parent / f".{target.name}-{secrets.token_hex(4)}"
+        try:
+            unfinished.mkdir(parents=True)
+            (unfinished / CHECKPOINTS).mkdir()
+            (unfinished / RECIPE).write_text(recipe.dump(), encoding="utf-8")
+            (unfinished / ENVIRONMENT).write_text(json.dumps(environment, indent=1), encoding="utf-8")
+            (unfinished / TASK).write_text(json.dumps(task, indent=1), encoding="utf-8")
+            for number in range(1, 1000):
+                final = target if number == 1 else target.with_name(f"{target.name}-{number}")
+                if final.exists() and (folder is None or any(final.iterdir())):
+                    continue
+                with contextlib.suppress(FileExistsError):
+                    unfinished.rename(final)
+                    return cls(final)
+        except OSError as error:
+            raise RunError(
+                f"The run folder {target} cannot be written: {error.strerror or error}. "
+                "Choose another place with `--runs FOLDER`, or mend the permissions or the free space there."
+            ) from None
+        raise RunError(f"There are a thousand runs named {target} already; delete some, or give the recipe a `name`.")
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """An existing run. Raises RunError if the path is not one."""
+        folder = Path(path)
+        if (folder / RECIPE).is_file():
+            return cls(folder)
+        if not folder.exists():
+            beside = [run.folder.name for run in runs(folder.parent)] if folder.parent.is_dir() else []
+            raise RunError(
+                f"There is no run at {folder}.{nearest(folder.name, beside)} `wellfit runs` lists those that are here."
+            )
+        raise RunError(f"{folder} is not a run folder: it holds no {RECIPE}. `wellfit runs` lists those that are here.")
+
+    # ---- reading
+
+    @property
+    def recipe(self) -> Recipe:
+        """The resolved recipe, with who set each value."""
+        return Recipe.load(self.folder)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, hardware, command, code commit and data fingerprint."""
+        return self._json(ENVIRONMENT)
+
+    @property
+    def task(self) -> dict[str, Any]:
+        """What is needed to read new data the same way: classes, columns, sizes."""
+        return self._json(TASK)
+
+    def events(self) -> list[Event]:
+        """What happened, each thing once: what a resume redid counts as redone. Torn lines are counted in `torn`."""
+        lines = self._lines()
+        told: dict[tuple[Any, ...], Event] = {}
+        self.torn = 0
+        for line in lines:
+            try:
+                event = decode(line)
+            except ValueError:
+                self.torn += 1
+                continue
+            if isinstance(event, Started):
+                told = {key: old for key, old in told.items() if old.step <= event.step and not isinstance(old, Ended)}
+            key = _identity(event)
+            told.pop(key, None)
+            told[key] = event
+        return list(told.values())
+
+    def metrics(self) -> dict[str, list[float | None]]:
+        """The run as a table: one list per column, all equally long, one row per optimizer step (step 0 first if scored).
+
+        `step`, `loss`, `grad_norm`, `learning_rate`, then `valid_loss` and the other scores, None where not evaluated.
+        `pandas.DataFrame(run.metrics())` makes a data frame of it.
+        """
+        rows: dict[int, dict[str, float | None]] = {}
+        for event in self.events():
+            if isinstance(event, Stepped):
+                row = rows.setdefault(event.step, {})
+                row |= {"loss": event.loss, "grad_norm": event.grad_norm, "learning_rate": event.learning_rate}
+            elif isinstance(event, Evaluated) and event.of == "model":
+                row = rows.setdefault(event.step, {})
+                row |= {f"{event.split}_{name}": value for name, value in event.metrics.items()}
+        names = list(dict.fromkeys(name for row in rows.values() for name in row))
+        table: dict[str, list[float | None]] = {"step": [*sorted(rows)]}
+        return table | {name: [rows[step].get(name) for step in sorted(rows)] for name in names}
+
+    def scores(self, split: str = "valid") -> dict[str, float]:
+        """The model's scores on a split: at its best step for `valid`, of the weights that were kept for `test`."""
+        events = self.events()
+        best = next((event.best_step for event in reversed(events) if isinstance(event, Ended)), None)
+        found = [
+            event for event in events if isinstance(event, Evaluated) and event.split == split and event.of == "model"
+        ]
+        chosen = [event for event in found if event.step == best] or found
+        return dict(chosen[-1].metrics) if chosen else {}
+
+    def ended(self) -> Ended | None:
+        """How the run ended, or None if it has not (or was killed)."""
+        return next((event for event in reversed(self.events()) if isinstance(event, Ended)), None)
+
+    def best_weights(self) -> dict[str, Any]:
+        """The weights (name -> tensor on the CPU) of the best checkpoint, or of the latest where none is marked best.
+
+        Raises CheckpointError or RunError if there is none that can be read.
+        """
+        from wellfit.checkpoint import Checkpoints
+
+        checkpoints = Checkpoints(self.folder / CHECKPOINTS)
+        found = checkpoints.best() or checkpoints.latest()
+        if found is None:
+            raise RunError(
+                f"The run {self.folder} has no checkpoint that can be read. {' '.join(checkpoints.damaged)}".rstrip()
+            )
+        return found.weights
+
+    def __repr__(self) -> str:
+        ended = self.ended()
+        state = f"{ended.reason} at step {ended.step}" if ended else "not ended"
+        return f"<Run {self.folder}: {state}>"
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def _lines(self) -> Iterable[str]:
+        try:
+            content = (self.folder / EVENTS).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RunError(f"{self.folder / EVENTS} cannot be read: {error.strerror}.") from None
+        return [line for line in content.split("\n") if line]
+
+
+def runs(root: Path) -> list[Run]:
+    """The runs directly below a folder, latest first."""
+    try:
+        found = [path.parent for path in root.glob(f"*/{RECIPE}") if not path.parent.name.startswith(".")]
+    except OSError:
+        return []
+    return [Run(folder) for folder in sorted(found, key=lambda folder: folder.name, reverse=True)]
+
+
+class Journal:
+    """Appends events to a run's `events.jsonl`; only one process at a time can hold it.
+
+    Raises RunError if another process does, or if the file cannot be written.
+    """
+
+    def __init__(self, run: Run):
+        self.path = run.folder / EVENTS
+        try:
+            self._file: IO[bytes] = self.path.open("ab")
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written: {error.strerror}. Mend its permissions, or copy the run elsewhere."
+            ) from None
+        self._lock(run.folder)
+        if self._file.tell() and self.path.read_bytes()[-1:] != b"\n":  # a kill tore the last line
+            self._file.write(b"\n")
+
+    def write(self, events: Iterable[Event]) -> None:
+        """Appends the events and hands them to the system, which keeps them if this process is killed."""
+        try:
+            self._file.write(b"".join(encode(event).encode() + b"\n" for event in events))
+            self._file.flush()
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written: {error.strerror}. "
+                f"Make room there, then go on with `wellfit resume {self.path.parent}`."
+            ) from None
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _lock(self, folder: Path) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows: two processes in one run are not noticed there
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise RunError(
+                f"The run {folder} is being trained by another process. Wait for it, or stop it first."
+            ) from None
+        except OSError:  # a file system without locks
+            return
+
+
+def _identity(event: Event) -> tuple[Any, ...]:
+    """What makes two events tell the same thing; the later one counts."""
+    match event:
+        case Stepped() | Paced() | Saved() | Started():
+            return type(event), event.step
+        case Evaluated():
+            return Evaluated, event.step, event.split, event.of
+        case Noted():
+            return Noted, event.text
+        case Ended():
+            return (Ended,)

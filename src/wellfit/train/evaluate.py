@@ -1,0 +1,31 @@
+"""Scores on held-out data: the right mode, no gradients, and everything put back as it was.
+
+>>> evaluate(model, task, held)
+{'loss': 0.08, 'accuracy': 0.98}
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from wellfit.data.batches import Batch
+from wellfit.distributed import total
+from wellfit.tasks.task import Task
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, task: Task, batches: Iterable[Batch]) -> dict[str, float]:
+    """The task's scores over all batches of all ranks. Each module's train or eval mode is as before afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            for name, value in task.measure(model, batch).items():
+                value = value.to(torch.float64)
+                sums[name] = sums[name] + value if name in sums else value
+    finally:
+        for module, training in modes:
+            module.training = training
+    return task.summarize({name: total(value).cpu() for name, value in sums.items()})

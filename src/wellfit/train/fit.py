@@ -1,0 +1,82 @@
+"""The loop, on one page.
+
+Everything that decides a step is here, in order: learning rate, micro-batches, their common weight, backward, clip,
+update; then, each behind a visible `if`: evaluate, save, stop. Precision and ranks appear only as verbs. What happened
+leaves as events, and nothing that watches can reach back.
+
+    >>> fit(job, record)
+    'finished'
+"""
+
+import time
+
+from wellfit.distributed import any_rank, syncing, total, wrap
+from wellfit.events import Evaluated
+from wellfit.train.evaluate import evaluate
+from wellfit.train.interruption import Interruption
+from wellfit.train.record import Record
+from wellfit.train.setup import Job, compiled
+
+
+def fit(job: Job, record: Record) -> str:
+    """Trains `job.model` in place, from `job.standing` on. Returns why it ended, in the words of `events.Ended`."""
+    task, model, optimizer, gradients = job.task, job.model, job.optimizer, job.gradients
+    precision, batches, standing, training = job.precision, job.batches, job.standing, job.recipe.training
+    replica = wrap(model, job.device)
+    broken, reason = False, None
+
+    def gradient(batch, share):  # type: ignore[no-untyped-def]
+        """Adds the gradient of the summed loss times `share` to what is there; returns the sum."""
+        with precision.autocast():
+            loss = task.loss(replica, batch)
+        precision.backward(loss, share)
+        return loss.detach()
+
+    if job.recipe.hardware.compile:
+        gradient = compiled(gradient, replica)
+
+    with Interruption() as interruption:
+        while standing.step < job.steps and not standing.patience_is_over and not reason:
+            # 1. The learning rate is a function of the step; the micro-batches are those at this position of the data.
+            learning_rate = job.set_learning_rate(standing.step)
+            began = time.perf_counter()
+            micro_batches = batches.take()
+            waited = time.perf_counter() - began
+
+            # 2. What the whole batch weighs: its unmasked targets, over all micro-batches and ranks.
+            weight = total(sum([task.weight(batch) for batch in micro_batches]))
+            share = job.share(weight)
+
+            # 3. The gradient of the mean loss over that batch; ranks exchange it once, with the last micro-batch.
+            losses = []
+            for i, batch in enumerate(micro_batches, start=1):
+                with syncing(replica, last=i == len(micro_batches)):
+                    losses.append(gradient(batch, share))
+
+            # 4. Clip, step, clear.
+            precision.unscale(optimizer)
+            grad_norm = gradients.clip(training.max_grad_norm, training.max_grad_value)
+            updated = precision.step(optimizer)
+            gradients.clear()
+            standing.step += 1
+            record.add(standing.step, losses, weight, grad_norm, learning_rate, updated, waited)
+
+            # 5. Now and then: read the numbers, evaluate, save, stop.
+            step, last, improved = standing.step, standing.step == job.steps, False
+            interrupted, overdue = any_rank(interruption.requested, record.save_is_overdue())
+            evaluating = job.valid is not None and (step % job.evaluate_every == 0 or last)
+            if step % training.log_every == 0 or evaluating or last:
+                broken = not record.flush()
+            if evaluating and not broken:
+                with precision.autocast():
+                    scores = evaluate(model, task, job.valid)
+                improved = standing.consider(scores.get(job.metric))
+                record.emit(Evaluated(step, "valid", scores))
+            if broken:
+                reason = "loss-not-finite"
+            elif interrupted and not last:
+                reason = "interrupted"
+            if not broken and (step % job.save_every == 0 or last or improved or overdue or reason):
+                record.save(job, best=improved)
+
+    return reason or ("early-stopping" if standing.patience_is_over and standing.step < job.steps else "finished")

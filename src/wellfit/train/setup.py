@@ -1,0 +1,407 @@
+"""From a recipe to a job: data, model, optimizer and all else that `fit.py` turns the handle of.
+
+Everything that can be refused is refused here, before the first step. Two doors: `from_recipe` for data that wellfit
+reads itself, `from_given` for the caller's own model and batches. What a resume needs is one dictionary of parts that
+have `state_dict` (`Job.parts`), beside the model and the random generators.
+"""
+
+import contextlib
+import functools
+import hashlib
+import math
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wellfit import losses, optim, tasks
+from wellfit.data import given
+from wellfit.data.augment import augment
+from wellfit.data.batches import Batch, Batches, Held, InMemory, Order, seed_everything, untouched_randomness
+from wellfit.data.source import Loaded, load
+from wellfit.defaults import Facts, resolve
+from wellfit.distributed import rank, world
+from wellfit.environment import device as device_for
+from wellfit.environment import multiplies_bf16
+from wellfit.errors import HardwareError, ModelError, RecipeError, RunError
+from wellfit.models.keras import adopted
+from wellfit.models.recompute import recompute
+from wellfit.optim.gradients import Gradients
+from wellfit.precision import Precision
+from wellfit.recipe import Recipe
+from wellfit.tasks import Task
+from wellfit.tasks.metrics import Averaged
+
+
+@dataclass
+class Standing:
+    """How far a run has come, and its best evaluation so far."""
+
+    goal: str = "min"
+    patience: int | None = None
+    min_improvement: float = 0.0
+    step: int = 0
+    best_step: int | None = None
+    best_value: float | None = None
+    waited: int = 0  # evaluations since the best
+
+    def consider(self, value: float | None) -> bool:
+        """Takes an evaluation at the present step into account. True if it is the best so far; NaN never is."""
+        if value is None:
+            return False
+        gain = (value - (self.best_value or 0.0)) * (1 if self.goal == "max" else -1)
+        better = math.isfinite(value) and (self.best_value is None or gain > self.min_improvement)
+        if better:
+            self.best_step, self.best_value, self.waited = self.step, value, 0
+        else:
+            self.waited += 1
+        return better
+
+    @property
+    def patience_is_over(self) -> bool:
+        return self.patience is not None and self.waited >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("step", "best_step", "best_value", "waited")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+@dataclass
+class Job:
+    """A training made ready. `recipe` is resolved."""
+
+    recipe: Recipe
+    task: Task
+    model: nn.Module
+    optimizer: Any
+    gradients: Gradients
+    precision: Precision
+    batches: Batches
+    valid: Held | None
+    test: Held | None
+    device: str
+    fingerprint: str  # of the training data
+    record: dict[str, Any] = field(default_factory=dict)  # for task.json
+    notes: list[str] = field(default_factory=list)  # what a person must be told before the first step
+    loaded: Loaded | None = None
+    standing: Standing = field(default_factory=Standing)
+
+    def __post_init__(self) -> None:
+        evaluation, checkpoints = self.recipe.evaluation, self.recipe.checkpoints
+        training = self.recipe.training
+        self.steps = training.steps or math.ceil((training.epochs or 1) * self.batches.steps_per_epoch)
+        self.evaluate_every = _steps(evaluation.every, self.steps)
+        self.save_every = _steps(checkpoints.every, self.steps)
+        self.metric = evaluation.metric or "loss"
+        self.standing = Standing(evaluation.goal or "min", evaluation.patience, evaluation.min_improvement)
+        self.schedule = functools.partial(optim.share, total=self.steps, settings=self.recipe.schedule)
+        self._share: tuple[float, Tensor] | None = None
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What must be put back for a resume to go on as if nothing had happened, besides weights and generators."""
+        return {
+            "batches": self.batches,
+            "optimizer": self.optimizer,
+            "precision": self.precision,
+            "gradients": self.gradients,
+            "standing": self.standing,
+        }
+
+    def set_learning_rate(self, step: int) -> float:
+        """Sets the rate of every parameter group for the step after `step`; returns the first group's."""
+        factor = self.schedule(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def share(self, weight: float | Tensor) -> Tensor:
+        """ranks / weight as a scalar on the device: DDP averages gradients over ranks where a sum is wanted."""
+        if isinstance(weight, Tensor):
+            return world() / weight.to(self.device).clamp(min=1e-12)
+        if self._share is None or self._share[0] != weight:
+            self._share = (weight, torch.tensor(world() / max(weight, 1e-12), device=self.device))
+        return self._share[1]
+
+    def state(self) -> dict[str, Any]:
+        """The state of all parts, and what the run was made of, so that a changed model or data is noticed."""
+        made_of = {"data": self.fingerprint, "model": signature(self.model)}
+        return {name: part.state_dict() for name, part in self.parts.items()} | {"made_of": made_of}
+
+    def restore(self, weights: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Puts everything back. Raises RunError if model or data are not those of the checkpoint, saying what changed."""
+        changes = _changes(state["made_of"], {"data": self.fingerprint, "model": signature(self.model)})
+        if changes:
+            raise RunError(
+                f"This run cannot go on, because it was made with something else: {'; '.join(changes)}. "
+                "Bring back what it was made with, or start a new run."
+            )
+        self.model.load_state_dict(weights)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        states = state["random"]
+        if len(states) != world():
+            raise RunError(
+                f"This run was trained by {len(states)} rank(s) and cannot go on bit for bit with {world()}."
+            )
+        _set_random_state(states[rank()])
+
+    @staticmethod
+    def random_state() -> dict[str, Any]:
+        """This rank's global generators, as plain data and byte tensors."""
+        kind, keys, position, has_gauss, cached = np.random.get_state()
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        version, words, gauss = random.getstate()
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": cuda,
+            "python": [version, list(words), gauss],
+            "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        }
+
+
+# ---- the two doors
+
+
+def from_recipe(recipe: Recipe) -> Job:
+    """A job on data that wellfit reads: embedded, or the user's files. Raises a WellfitError for whatever does not fit."""
+    device = device_for(recipe.hardware.device)
+    loaded = load(recipe.data, recipe.task)
+    valid_samples = len(loaded.valid) if loaded.valid is not None else 0
+    facts = Facts(
+        task=recipe.task or loaded.task,
+        train_samples=len(loaded.train),
+        valid_samples=valid_samples,
+        name=loaded.name,
+        world=world(),
+        device=device,
+        bf16=multiplies_bf16(device),
+    )
+    recipe = resolve(recipe, facts)
+    _agrees(recipe, bool(valid_samples))
+    seed_everything(recipe.training.seed)
+    built = tasks.KINDS[facts.task](recipe, loaded)
+    training = recipe.training
+    order = Order(
+        len(loaded.train),
+        training.batch_size or 1,
+        training.seed,
+        recipe.data.shuffle,
+        training.gradient_accumulation_steps,
+    )
+    change = None
+    if loaded.task == "image-classification" and recipe.data.augment != type(recipe.data.augment)():
+        change = functools.partial(_augmented, recipe)
+    size = recipe.evaluation.batch_size or 1024
+    held = [
+        Held.of_tensors((part.inputs, part.targets), size, device) if part is not None and len(part) else None
+        for part in (loaded.valid, loaded.test)
+    ]
+    batches = InMemory((loaded.train.inputs, loaded.train.targets), order, device, change)
+    job = _assembled(recipe, built.task, built.model, batches, held[0], held[1], device, loaded.fingerprint)
+    job.record, job.loaded = {"task": facts.task, "classes": list(loaded.classes), **built.record}, loaded
+    job.notes += loaded.notes
+    return job
+
+
+def from_given(
+    recipe: Recipe,
+    model: nn.Module,
+    train: Any,
+    valid: Any = None,
+    *,
+    loss: Any = None,
+    metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+) -> Job:
+    """A job on the caller's own model, data and loss."""
+    device = device_for(recipe.hardware.device)
+    module = adopted(model)
+    floating = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    source = given.read(train, floating)
+    accumulation = recipe.training.gradient_accumulation_steps
+    facts = Facts(
+        task="given",
+        train_samples=source.samples,
+        valid_samples=1 if valid is not None else 0,
+        model=type(model).__name__,
+        transformer=any("attention" in type(part).__name__.lower() for part in module.modules()),
+        world=world(),
+        device=device,
+        bf16=multiplies_bf16(device),
+        steps_per_epoch=source.steps_per_epoch(accumulation),
+        batch_size=source.batch_size * accumulation if source.batch_size is not None else None,
+    )
+    recipe = resolve(recipe, facts)
+    _agrees(recipe, valid is not None)
+    held = given.read(valid, floating).held(recipe, device) if valid is not None else None
+    criterion = losses.build(recipe.loss) if loss is None else losses.adapt(loss)
+    task = tasks.Supervised(
+        criterion, *tasks.suited(criterion), *(Averaged(*named) for named in (metrics or {}).items())
+    )
+    job = _assembled(recipe, task, module, source.batches(recipe, device), held, None, device, source.fingerprint())
+    job.notes += source.notes
+    return job
+
+
+def _assembled(
+    recipe: Recipe,
+    task: Task,
+    model: nn.Module,
+    batches: Batches,
+    valid: Held | None,
+    test: Held | None,
+    device: str,
+    fingerprint: str,
+) -> Job:
+    model = model.to(device)
+    _look(task, model, batches)
+    settings = recipe.optimizer
+    if settings.reference_batch_size is not None and recipe.training.batch_size is not None:
+        rate = optim.scaled(
+            settings.learning_rate, recipe.training.batch_size, settings.reference_batch_size, settings.batch_scaling
+        )
+        settings = settings.model_copy(update={"learning_rate": rate})
+    notes = []
+    if valid is None:
+        notes.append(
+            "There is no validation set: nothing will tell how well this generalises, nor which weights are best. "
+            "Hold out a share with `data.valid_share=0.1`, or name one with `data.valid=PATH` (in the library: pass `valid`)."
+        )
+    if recipe.hardware.activation_checkpointing:
+        recompute(model, recipe.hardware.activation_checkpointing)
+    model.train()
+    seed_everything((recipe.training.seed + rank()) % 2**32)
+    return Job(
+        recipe=recipe,
+        task=task,
+        model=model,
+        optimizer=optim.build(model, settings),
+        gradients=Gradients(model),
+        precision=Precision(recipe.hardware.precision, device),
+        batches=batches,
+        valid=valid,
+        test=test,
+        device=device,
+        fingerprint=fingerprint,
+        notes=notes,
+    )
+
+
+def _look(task: Task, model: nn.Module, batches: Batches) -> None:
+    """One batch through the model, changing nothing: shapes, label ranges and lazy layers are settled before step 1."""
+    modes = [(module, module.training) for module in model.modules()]
+    with untouched_randomness(), torch.no_grad():
+        try:
+            model.eval()
+            task.check(model, batches.peek())
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def _agrees(recipe: Recipe, validated: bool) -> None:
+    """What only shows once the data is known."""
+    if recipe.evaluation.patience is not None and not validated:
+        raise RecipeError(
+            f"`evaluation.patience` is {recipe.evaluation.patience}, but there is no validation set to be patient about. "
+            "Hold out a share with `data.valid_share=0.1`, or set `evaluation.patience=null`."
+        )
+
+
+def _augmented(recipe: Recipe, chunk: tuple[Tensor, ...], samples: Tensor, epoch: int) -> tuple[Tensor, ...]:
+    images, targets = chunk
+    return augment(images, samples, recipe.data.augment, seed=recipe.training.seed, epoch=epoch), targets
+
+
+# ---- verbs
+
+
+@contextlib.contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Only deterministic kernels inside the block, if wanted; everything as it was behind it."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs every allocation
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]
+
+
+def compiled(gradient: Callable[[Batch, Tensor], Tensor], replica: nn.Module) -> Callable[[Batch, Tensor], Tensor]:
+    """The function with its forward and backward pass compiled into one graph each shape.
+
+    Shapes are static: a graph that was specialised on the shapes seen before would not be the same after a resume.
+    Between ranks, DDP's gradient hooks must run, so there only the model is compiled.
+    """
+    try:
+        import torch._dynamo.config as dynamo
+    except ImportError as error:
+        raise HardwareError(
+            f"`hardware.compile` is on, but torch's compiler cannot be loaded here: {error}."
+        ) from error
+    if world() > 1 or not hasattr(dynamo, "trace_autograd_ops"):
+        replica.compile(dynamic=False)
+        return gradient
+    graph = torch.compile(gradient, dynamic=False)
+
+    def run(batch: Batch, share: Tensor) -> Tensor:
+        with dynamo.patch(trace_autograd_ops=True):
+            result: Tensor = graph(batch, share)
+        return result
+
+    return run
+
+
+def signature(model: nn.Module) -> dict[str, str]:
+    """Name -> shape and type of everything the model's state holds."""
+    state = model.state_dict()
+    return {
+        name: f"{list(v.shape)} {str(v.dtype).removeprefix('torch.')}"
+        for name, v in state.items()
+        if isinstance(v, Tensor)
+    }
+
+
+def digest(things: Mapping[str, Any]) -> str:
+    """A short name for a mapping's content."""
+    return hashlib.sha256(repr(sorted(things.items())).encode()).hexdigest()[:16]
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    changes = []
+    if then["data"] != now["data"]:
+        changes.append(f"the training data has fingerprint {now['data']}, not {then['data']}")
+    old, new = then["model"], now["model"]
+    changes += [f"the model has lost {name}" for name in old if name not in new]
+    changes += [f"the model has gained {name}" for name in new if name not in old]
+    changes += [f"{name} is {new[name]}, not {old[name]}" for name in old if name in new and old[name] != new[name]]
+    return changes if len(changes) <= 4 else [*changes[:4], f"and {len(changes) - 4} more"]
+
+
+def _set_random_state(state: Mapping[str, Any]) -> None:
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    version, words, gauss = state["python"]
+    torch.set_rng_state(state["torch"])
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    random.setstate((version, tuple(words), gauss))
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _steps(every: float | None, total: int) -> int:
+    """Steps between things that happen now and then; a share of all steps below 1."""
+    if every is None:
+        return total
+    return max(1, round(every * total) if every < 1 else round(every))
