@@ -460,7 +460,7 @@ class Recipe(Part):
             raise RecipeError(
                 f"{where} holds a {type(values).__name__}; a recipe is a mapping such as `training: {{epochs: 5}}`."
             )
-        recorded = values.get("origins") or {}
+        recorded = "origins" in values
         recipe = _validated(cls, values, where)
         origins = recipe.origins or {path: Origin(by=by, why=f"written in {where}") for path, _ in _leaves(values)}
         return recipe if recorded else recipe.model_copy(update={"origins": origins})
