@@ -27,7 +27,7 @@ from wellfit.tasks.baseline import baselines
 from wellfit.train.evaluate import evaluate
 from wellfit.train.fit import fit as turn
 from wellfit.train.record import Observer, Record
-from wellfit.train.setup import Job, determinism, from_given, from_recipe
+from wellfit.train.setup import Job, from_given, from_recipe, torch_settings
 
 RUNS = Path("runs")
 
@@ -48,7 +48,7 @@ def fit_recipe(
     """
     chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     chosen = chosen.override(set) if set else chosen
-    with distributed.joined(device_for(chosen.hardware.device)), determinism(chosen.training.deterministic):
+    with distributed.joined(device_for(chosen.hardware.device)), torch_settings(chosen):
         job = from_recipe(chosen)
         return _run(job, _created(job, root, folder), observers, quiet)
 
@@ -88,7 +88,7 @@ def fit(
     else:
         chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe) if recipe is not None else Recipe()
         chosen = chosen.override(set) if set else chosen
-    with distributed.joined(device_for(chosen.hardware.device)), determinism(chosen.training.deterministic):
+    with distributed.joined(device_for(chosen.hardware.device)), torch_settings(chosen):
         job = from_given(chosen, model, train, valid, loss=loss, metrics=metrics)
         return _run(job, run if resume is not None else _created(job, root, folder), observers, quiet)
 
@@ -105,7 +105,7 @@ def resume(path: str | Path, *, observers: Iterable[Observer] = (), quiet: bool 
             f"The run {run.folder} trained a model and data that were passed to `wellfit.fit` in Python, and a run folder holds "
             f"neither. Make the same call again with `resume={str(run.folder)!r}`."
         )
-    with distributed.joined(device_for(recipe.hardware.device)), determinism(recipe.training.deterministic):
+    with distributed.joined(device_for(recipe.hardware.device)), torch_settings(recipe):
         return _run(from_recipe(recipe), run, observers, quiet)
 
 

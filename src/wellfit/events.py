@@ -101,6 +101,7 @@ class Ended:
 Event = Started | Stepped | Paced | Evaluated | Saved | Noted | Ended
 KINDS: dict[str, type] = {kind.__name__: kind for kind in (Started, Stepped, Paced, Evaluated, Saved, Noted, Ended)}
 
+_ENCODER = json.JSONEncoder(allow_nan=False, default=dict)
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in KINDS.values()}
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -112,8 +113,11 @@ def as_dict(event: Event) -> dict[str, Any]:
 
 def encode(event: Event) -> str:
     """One line of strict JSON. Floats keep every bit; NaN and infinities, which JSON lacks, become strings."""
-    body = {name: _strict(value) for name, value in as_dict(event).items()}
-    return json.dumps({"event": type(event).__name__, **body}, allow_nan=False)
+    body = {"event": type(event).__name__, **as_dict(event)}
+    try:
+        return _ENCODER.encode(body)
+    except ValueError:
+        return _ENCODER.encode(_strict(body))
 
 
 def decode(line: str) -> Event:

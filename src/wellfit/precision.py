@@ -34,7 +34,7 @@ class Precision:
 
         The weight is given as the incoming gradient, which is what multiplying by it would make of it, one node less.
         """
-        torch.autograd.backward(self.scaler.scale(loss), weight.to(loss.dtype))
+        self.scaler.scale(loss).backward(gradient=weight.to(loss.dtype))  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: Any) -> None:
         """Takes the loss scale out of the gradients, before anything looks at them."""

@@ -52,6 +52,9 @@ class Source(Protocol):
     def held(self, recipe: Recipe, device: str) -> Held: ...
     def fingerprint(self) -> str: ...
 
+    def may_hold(self, label: int) -> bool:
+        """Whether that label may be among the targets; True where nobody has looked at all of them."""
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -65,6 +68,9 @@ class Whole:
     @property
     def samples(self) -> int:
         return len(self.tensors[0])
+
+    def may_hold(self, label: int) -> bool:
+        return bool((self.tensors[-1] == label).any())
 
     def steps_per_epoch(self, accumulation: int) -> None:  # noqa: ARG002 - the order decides it
         return None
@@ -112,6 +118,9 @@ class Samples:
             ends = [self.dataset[i] for i in {0, self.samples - 1}] if self.samples else []
         return fingerprint(torch.tensor(self.samples), *(tensor for end in ends for tensor in _tensors(end)))
 
+    def may_hold(self, label: int) -> bool:  # noqa: ARG002
+        return True
+
     def _workers(self, recipe: Recipe) -> int:
         return self.workers if self.workers is not None else recipe.data.workers
 
@@ -147,6 +156,9 @@ class Items:
         """Of the kind and the length; what comes out of it is not known before it is taken."""
         length = len(self.items) if isinstance(self.items, Sized) else -1
         return fingerprint(torch.tensor(length))
+
+    def may_hold(self, label: int) -> bool:  # noqa: ARG002
+        return True
 
 
 def read(data: Any, floating: torch.dtype = torch.float32) -> Whole | Samples | Items:

@@ -44,7 +44,7 @@ class Gradients:
             self.buffer.clamp_(-max_value, max_value)
         if max_norm is not None:
             now = norm if max_value is None else torch.linalg.vector_norm(self.buffer)
-            self.buffer.mul_((max_norm / (now + 1e-6)).clamp_(max=1.0))
+            self.buffer.mul_((now + 1e-6).reciprocal_().mul_(max_norm).clamp_(max=1.0))
         return norm
 
     def clear(self) -> None:

@@ -6,7 +6,7 @@
 from collections.abc import Callable
 
 from wellfit.tasks import image_classification, tabular
-from wellfit.tasks.task import Built, Task
+from wellfit.tasks.task import Built, Supervised, Task, suited
 
 KINDS: dict[str, Callable[..., Built]] = {
     "image-classification": image_classification.build,
@@ -14,4 +14,4 @@ KINDS: dict[str, Callable[..., Built]] = {
     "tabular-regression": tabular.regression,
 }
 
-__all__ = ["KINDS", "Built", "Task"]
+__all__ = ["KINDS", "Built", "Supervised", "Task", "suited"]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wellfit import losses
 from wellfit.data.batches import Batch
 from wellfit.errors import DataError
-from wellfit.tasks.metrics import Metrics
+from wellfit.tasks.metrics import Classification, Metrics, Regression
 
 TARGETS = ("labels", "label", "targets", "target", "y")  # how a mapping names what is to be predicted
 
@@ -87,6 +87,13 @@ class Supervised:
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         losses.check(self.criterion, _outputs(model, batch), _targets(batch))
+
+
+def suited(loss: losses.Loss) -> tuple[Metrics, ...]:
+    """The metrics that go with a loss, for a model of which nothing else is known."""
+    if isinstance(loss, (losses.CrossEntropy, losses.Focal)):
+        return (Classification(),)
+    return (Regression(),) if isinstance(loss, (losses.MSE, losses.Huber, losses.SmoothL1)) else ()
 
 
 def _targets(batch: Batch) -> Any:

@@ -6,11 +6,12 @@ have `state_dict` (`Job.parts`), beside the model and the random generators.
 """
 
 import contextlib
+import dataclasses
 import functools
-import hashlib
 import math
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ from wellfit.defaults import Facts, resolve
 from wellfit.distributed import rank, world
 from wellfit.environment import device as device_for
 from wellfit.environment import multiplies_bf16
-from wellfit.errors import HardwareError, ModelError, RecipeError, RunError
+from wellfit.errors import RecipeError, RunError
 from wellfit.models.keras import adopted
 from wellfit.models.recompute import recompute
 from wellfit.optim.gradients import Gradients
@@ -241,8 +242,13 @@ def from_given(
     )
     recipe = resolve(recipe, facts)
     _agrees(recipe, valid is not None)
-    held = given.read(valid, floating).held(recipe, device) if valid is not None else None
+    watched = given.read(valid, floating) if valid is not None else None
+    held = watched.held(recipe, device) if watched is not None else None
     criterion = losses.build(recipe.loss) if loss is None else losses.adapt(loss)
+    if isinstance(criterion, losses.OfClasses) and not any(
+        part.may_hold(criterion.ignore_index) for part in (source, watched) if part is not None
+    ):
+        criterion = dataclasses.replace(criterion, masked=False)  # the weight is then known without the device
     task = tasks.Supervised(
         criterion, *tasks.suited(criterion), *(Averaged(*named) for named in (metrics or {}).items())
     )
@@ -325,43 +331,49 @@ def _augmented(recipe: Recipe, chunk: tuple[Tensor, ...], samples: Tensor, epoch
 
 
 @contextlib.contextmanager
-def determinism(wanted: bool) -> Iterator[None]:
-    """Only deterministic kernels inside the block, if wanted; everything as it was behind it."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    if wanted:
+def torch_settings(recipe: Recipe) -> Iterator[None]:
+    """torch's global switches as the recipe wants them inside the block, and as they were behind it.
+
+    Deterministic kernels only, if wanted; and the compiler may trace a backward pass, which `compiled` needs.
+    """
+    switches = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), switches.fill_uninitialized_memory  # type: ignore[attr-defined]
+    if recipe.training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs every allocation
-    try:
+        switches.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs every allocation
+    with _tracing_backward() if recipe.hardware.compile else contextlib.nullcontext():
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0])
+            switches.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _tracing_backward() -> Iterator[None]:
+    """The compiler may take `Tensor.backward` into a graph, where this torch can; where not, only the model is compiled."""
+    import torch._dynamo.config as dynamo
+
+    patched = dynamo.patch(trace_autograd_ops=True) if hasattr(dynamo, "trace_autograd_ops") else contextlib.nullcontext()
+    with patched, warnings.catch_warnings():
+        # The compiler looks at `.grad` of every tensor that it traces, and torch warns it about those that are not leaves.
+        warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf", module=r"torch\._")
         yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]
 
 
 def compiled(gradient: Callable[[Batch, Tensor], Tensor], replica: nn.Module) -> Callable[[Batch, Tensor], Tensor]:
-    """The function with its forward and backward pass compiled into one graph each shape.
+    """The function with its forward and backward pass compiled into one graph for each shape.
 
-    Shapes are static: a graph that was specialised on the shapes seen before would not be the same after a resume.
-    Between ranks, DDP's gradient hooks must run, so there only the model is compiled.
+    Shapes are static: a graph that depends on which shapes came before would not be the same after a resume. Between
+    ranks, DDP's gradient hooks must run, so there only the model is compiled.
     """
-    try:
-        import torch._dynamo.config as dynamo
-    except ImportError as error:
-        raise HardwareError(
-            f"`hardware.compile` is on, but torch's compiler cannot be loaded here: {error}."
-        ) from error
+    import torch._dynamo.config as dynamo
+
     if world() > 1 or not hasattr(dynamo, "trace_autograd_ops"):
         replica.compile(dynamic=False)
         return gradient
-    graph = torch.compile(gradient, dynamic=False)
-
-    def run(batch: Batch, share: Tensor) -> Tensor:
-        with dynamo.patch(trace_autograd_ops=True):
-            result: Tensor = graph(batch, share)
-        return result
-
-    return run
+    return torch.compile(gradient, dynamic=False)
 
 
 def signature(model: nn.Module) -> dict[str, str]:
@@ -372,11 +384,6 @@ def signature(model: nn.Module) -> dict[str, str]:
         for name, v in state.items()
         if isinstance(v, Tensor)
     }
-
-
-def digest(things: Mapping[str, Any]) -> str:
-    """A short name for a mapping's content."""
-    return hashlib.sha256(repr(sorted(things.items())).encode()).hexdigest()[:16]
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

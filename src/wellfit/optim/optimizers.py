@@ -1,0 +1,221 @@
+"""The optimizers: torch's own, Lion, and Muon paired with AdamW.
+
+`build` makes one from a recipe; each has `param_groups`, `step`, `zero_grad`, `state_dict` and `load_state_dict`, and
+each group has `peak`, the rate that the schedule scales to give `lr`. What a setting means differs between them:
+
+- `weight_decay`: sgd and adam add decay x weight to the gradient (L2), where Adam then rescales it like any gradient;
+  all others shrink the weights by lr x decay, apart from the gradient (Loshchilov & Hutter 2019).
+- `momentum` is for sgd and muon, `beta1` and `beta2` are for adam, adamw, lion and the AdamW half of muon.
+- adafactor takes the rate relative to the size of each parameter, at most 1 / sqrt(step) (Shazeer & Stern 2018).
+
+Not here: schedules, clipping, loss scaling; they act on the groups and gradients from outside.
+
+    >>> optimizer = build(model, Optimizer(kind="adamw", learning_rate=1e-3, weight_decay=0.01, beta2=0.999))
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from wellfit.errors import RecipeError
+from wellfit.optim.groups import assert_complete, embeddings, parameter_groups
+from wellfit.optim.lion import Lion
+from wellfit.recipe import Optimizer
+
+Groups = list[dict[str, Any]]
+
+
+def build(model: nn.Module, settings: Optimizer) -> "torch.optim.Optimizer | Pair":
+    """The optimizer of all trainable parameters of the model, which must be on its device already.
+
+    `learning_rate`, `weight_decay` and `beta2` must be resolved. Raises RecipeError for settings that do not fit the
+    model, and ModelError if nothing is trainable.
+    """
+    assert settings.learning_rate is not None, "learning_rate is not resolved"
+    assert settings.weight_decay is not None, "weight_decay is not resolved"
+    groups = parameter_groups(model, settings, settings.learning_rate, settings.weight_decay)
+    _refuse_sparse(model, settings)
+    optimizer = KINDS[settings.kind](groups, settings, model)
+    assert_complete(model, optimizer)
+    return optimizer
+
+
+def scaled(learning_rate: float | None, batch_size: int, reference: int, rule: str | None) -> float:
+    """A rate that was chosen for batches of `reference` samples, for batches of `batch_size`.
+
+    linear: x (batch / reference), for SGD (Goyal et al. 2017, 2.1). sqrt: x sqrt(batch / reference), for Adam and its
+    kin (Krizhevsky 2014; Malladi et al. 2022, who scale the betas and eps as well, which is not done here). Both hold
+    only up to some batch size, and the linear one needs a warmup. Rate and rule must be resolved.
+    """
+    assert learning_rate is not None, "learning_rate is not resolved"
+    assert rule is not None, "batch_scaling is not resolved"
+    return learning_rate * SCALINGS[rule](batch_size / reference)
+
+
+SCALINGS: dict[str, Callable[[float], float]] = {"linear": lambda ratio: ratio, "sqrt": math.sqrt}
+
+
+def state_numel(kind: str, shape: Sequence[int], momentum: float = 0.9) -> int:
+    """How many numbers of the parameter's precision an optimizer keeps for one parameter of that shape.
+
+    Adam's and Adafactor's step counters are counted, one number each. For `muon` this is a hidden matrix; ask for
+    `adamw` for what it leaves to its other half.
+    """
+    return STATE_NUMEL[kind](tuple(shape), momentum)
+
+
+STATE_NUMEL: dict[str, Callable[[tuple[int, ...], float], int]] = {
+    "sgd": lambda shape, momentum: math.prod(shape) if momentum else 0,
+    "adam": lambda shape, _: 2 * math.prod(shape) + 1,
+    "adamw": lambda shape, _: 2 * math.prod(shape) + 1,
+    "adafactor": lambda shape, _: _rows_and_columns(shape) + 1,
+    "lion": lambda shape, _: math.prod(shape),
+    "muon": lambda shape, _: math.prod(shape),
+}
+
+
+def _rows_and_columns(shape: tuple[int, ...]) -> int:
+    numel = math.prod(shape)
+    return numel if len(shape) < 2 else numel // shape[-1] + numel // shape[-2]
+
+
+class Pair:
+    """Two optimizers that share a model, behind one's verbs.
+
+    The halves are real torch optimizers, so hooks on them, torch's global ones included, run once for each half.
+    """
+
+    def __init__(self, first: torch.optim.Optimizer, second: torch.optim.Optimizer):
+        self.first, self.second = first, second
+
+    @property
+    def param_groups(self) -> Groups:
+        """The groups of both, the very dictionaries: setting a rate in them sets it."""
+        return [*self.first.param_groups, *self.second.param_groups]
+
+    @property
+    def state(self) -> dict[Any, Any]:
+        """Parameter -> its state, of both; the outer dictionary is a copy."""
+        return {**self.first.state, **self.second.state}
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update by both. A closure is called once, by the first."""
+        loss = self.first.step(closure)
+        self.second.step()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.first.zero_grad(set_to_none)
+        self.second.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self.first.state_dict(), "second": self.second.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.first.load_state_dict(state["first"])
+        self.second.load_state_dict(state["second"])
+
+
+# ---- kinds: (groups, settings, model) -> optimizer
+
+
+def _sgd(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    if settings.nesterov and not settings.momentum:
+        raise RecipeError(
+            "`optimizer.nesterov` is on, but `optimizer.momentum` is 0 and there is nothing to look ahead along. Set a "
+            "momentum such as 0.9, or turn nesterov off."
+        )
+    return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=_fused(model))
+
+
+def _adam(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, betas=_betas(settings), eps=settings.eps, fused=_fused(model))
+
+
+def _adamw(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, betas=_betas(settings), eps=settings.eps, fused=_fused(model))
+
+
+def _adafactor(groups: Groups, _settings: Optimizer, _model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adafactor(groups)
+
+
+def _lion(groups: Groups, settings: Optimizer, _model: nn.Module) -> torch.optim.Optimizer:
+    return Lion(groups, betas=_betas(settings))
+
+
+def _muon(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer | Pair:
+    """Hidden matrices by Muon (Jordan et al. 2024), everything else by AdamW.
+
+    Muon's updates are brought to the RMS that AdamW's usually have, so one learning rate serves both (Liu et al. 2025,
+    2.2). The momentum is Nesterov's, as in the original, whatever `nesterov` says of SGD.
+    """
+    chosen = hidden_matrices(model)
+    matrices, rest = _split(groups, chosen)
+    if not matrices:
+        raise RecipeError(
+            "`optimizer.kind` is 'muon', which is for hidden weight matrices, and this model has none besides its "
+            "embeddings and its output layer (kernels of convolutions are not matrices). Use adamw."
+        )
+    first = torch.optim.Muon(matrices, momentum=settings.momentum, adjust_lr_fn="match_rms_adamw")
+    return Pair(first, _adamw(rest, settings, model)) if rest else first
+
+
+KINDS: dict[str, Callable[[Groups, Optimizer, nn.Module], torch.optim.Optimizer | Pair]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+    "adafactor": _adafactor,
+    "lion": _lion,
+    "muon": _muon,
+}
+
+
+def hidden_matrices(model: nn.Module) -> set[int]:
+    """The ids of the trainable 2-D parameters that Muon takes: no embedding, and not the output layer.
+
+    The output layer is the last `nn.Linear` of the model, or its last matrix where it has no `nn.Linear`.
+    """
+    matrices = [id(p) for p in model.parameters() if p.ndim == 2 and p.requires_grad]
+    linear = [id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)]
+    return set(matrices) - embeddings(model) - set((linear or matrices)[-1:])
+
+
+def _split(groups: Groups, chosen: set[int]) -> tuple[Groups, Groups]:
+    halves: tuple[Groups, Groups] = ([], [])
+    for group in groups:
+        for half, wanted in zip(halves, (True, False), strict=True):
+            members = [(name, p) for name, p in group["params"] if (id(p) in chosen) is wanted]
+            if members:
+                half.append({**group, "params": members})
+    return halves
+
+
+def _betas(settings: Optimizer) -> tuple[float, float]:
+    assert settings.beta2 is not None, "beta2 is not resolved"
+    return settings.beta1, settings.beta2
+
+
+def _fused(model: nn.Module) -> bool | None:
+    """True where one kernel can do the whole update; None lets torch choose between a loop and its foreach kernels."""
+    fit = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in model.parameters() if p.requires_grad)
+    return True if fit and not _sparse_tables(model) else None
+
+
+def _sparse_tables(model: nn.Module) -> list[str]:
+    tables = (nn.Embedding, nn.EmbeddingBag)
+    return [name for name, module in model.named_modules() if isinstance(module, tables) and module.sparse]
+
+
+def _refuse_sparse(model: nn.Module, settings: Optimizer) -> None:
+    sparse = _sparse_tables(model)
+    decayed = settings.decay_embeddings and settings.weight_decay
+    if sparse and (settings.kind != "sgd" or decayed):
+        what = f"{settings.kind} with weight decay on embeddings" if settings.kind == "sgd" else settings.kind
+        raise RecipeError(
+            f"The embedding {sparse[0]!r} has sparse gradients, which {what} cannot use. Build it with `sparse=False`, "
+            "or choose sgd with `optimizer.decay_embeddings=false`."
+        )

@@ -1,0 +1,389 @@
+"""The report of a run as one HTML file: no scripts, no network, readable on a phone, in the dark, on paper and aloud.
+
+Here the recorded numbers become the few tables and figures that the template `page.html` lays out. Nothing is judged
+here beyond what the events say, and nothing is read but the arguments. Every name that comes from data or from a user
+is escaped: by the template's autoescape, and inside the figures by `curves.draw`.
+
+    >>> write(run.folder, run.recipe, run.events(), run.environment, run.task)
+    PosixPath('runs/2026-11-22-1015-digits-convnet/report.html')
+"""
+
+import contextlib
+import math
+import os
+import secrets
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wellfit.errors import RunError
+from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Started, Stepped
+from wellfit.recipe import Recipe, describe
+from wellfit.report import curves, words
+from wellfit.report.curves import Figure, Line, Point
+
+REPORT = "report.html"
+WIDE, NARROW = (720, 300), (360, 210)  # sizes of a figure: across the page on a desk; beside another, or on a phone
+ROWS = 24  # of the table of numbers
+WHO = {"user": "you", "preset": "preset", "derived": "derived", "measured": "measured", "default": "default"}
+
+
+def write(
+    folder: Path, recipe: Recipe, events: Sequence[Event], environment: Mapping[str, Any], task: Mapping[str, Any]
+) -> Path:
+    """Writes `folder/report.html`, whole or not at all, and returns its path.
+
+    `events` holds each thing once, as `Run.events` gives them. Raises RunError if the file cannot be written.
+    """
+    path = folder / REPORT
+    text = page(folder, recipe, events, environment, task)
+    unfinished = path.with_name(f".{REPORT}-{secrets.token_hex(4)}")
+    try:
+        unfinished.write_text(text, encoding="utf-8", errors="replace")
+        os.replace(unfinished, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise RunError(
+            f"The report {path} cannot be written: {error.strerror or error}. "
+            f"Make room or mend the permissions there, then `wellfit report {shlex.quote(str(folder))}`."
+        ) from None
+    return path
+
+
+def page(
+    folder: Path, recipe: Recipe, events: Sequence[Event], environment: Mapping[str, Any], task: Mapping[str, Any]
+) -> str:
+    """The report as HTML."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("wellfit", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["coded"] = _coded
+    ended = words.last(events, Ended)
+    standing = words.verdict(recipe, events)
+    chosen, defaults = settings(recipe)
+    return templates.get_template("page.html").render(
+        name=folder.name,
+        headline=words.headline(recipe, events),
+        bad=ended is not None and ended.reason == "loss-not-finite",
+        summary=[sentence for sentence in words.summary(recipe, events) if not sentence.startswith("Note: ")],
+        notes=notes(events),
+        beaten=standing is not None and standing.wins is False,
+        results=results(recipe, events),
+        figures=[_drawn(figure, i) for i, figure in enumerate(figures(recipe, events))],
+        numbers=numbers(events),
+        facts=facts(events, task),
+        chosen=chosen,
+        defaults=defaults,
+        environment=_rows(environment),
+        commands=commands(folder, recipe, ended),
+    )
+
+
+# ---- what is told
+
+
+class Results(NamedTuple):
+    """Scores as a table; of the columns that can be compared, the best cell of each row is marked."""
+
+    columns: list[str]
+    rows: list[tuple[str, list[tuple[str, bool]]]]
+
+
+def notes(events: Sequence[Event]) -> list[str]:
+    """What a person must know before reading on."""
+    told = [event.text for event in events if isinstance(event, Noted)]
+    steps = [event for event in events if isinstance(event, Stepped)]
+    skipped = sum(event.skipped for event in steps)
+    if skipped:
+        told.append(
+            f"{words.count(skipped, 'step')} of {len(steps):,} changed nothing: a gradient overflowed in fp16, and the "
+            "loss scale was lowered. A few are usual; many are not."
+        )
+    return told
+
+
+def results(recipe: Recipe, events: Sequence[Event]) -> Results | None:
+    """The model's scores on each split (validation: at the best step), then the baselines'."""
+    best = words.best_step(recipe, events)
+    shown: list[Evaluated] = []
+    for split in words.SPLITS:
+        scored = words.evaluations(events, split)
+        shown += ([event for event in scored if event.step == best] or scored)[-1:]
+    shown += {(e.of, e.split): e for e in events if isinstance(e, Evaluated) and e.of != "model"}.values()
+    rows = []
+    for name in dict.fromkeys(name for event in shown for name in event.metrics):
+        winners = [event for split in words.SPLITS for event in _winners(recipe, name, shown, split)]
+        cells = [
+            (words.amount(name, event.metrics[name]) if name in event.metrics else "–", event in winners)
+            for event in shown
+        ]
+        rows.append((_heading(name), cells))
+    columns = [f"{event.of}, {words.SPLITS.get(event.split, event.split)}" for event in shown]
+    return Results(columns, rows) if rows else None
+
+
+def figures(recipe: Recipe, events: Sequence[Event]) -> list[Figure]:
+    """Loss, validation metrics, learning rate, gradient norm, throughput: those of which there is something to show."""
+    steps = [event for event in events if isinstance(event, Stepped)]
+    paces = [event for event in events if isinstance(event, Paced)]
+    valid = words.evaluations(events)
+    scores: dict[str, list[Point]] = {}
+    for event in valid:
+        for name, value in event.metrics.items():
+            scores.setdefault(name, []).append((event.step, value))
+
+    loss = _with_mean("training", [(s.step, s.loss) for s in steps], "training, ")
+    norms = _with_mean("gradient norm", [(s.step, s.grad_norm) for s in steps])
+    held_out = (Line("validation", scores.pop("loss"), "accent"),) if "loss" in scores else ()
+    limit = recipe.training.max_grad_norm
+    rates = Line("learning rate", [(s.step, s.learning_rate) for s in steps])
+    pace = Line("samples per second", [(p.step, p.samples_per_second) for p in paces])
+
+    measured: list[Stepped | Paced | Evaluated] = [*steps, *paces, *valid]
+    span = (min(event.step for event in measured), max(event.step for event in measured)) if measured else None
+    best = words.best_step(recipe, events)
+    mark = (best, "best") if best is not None else None
+    clipped = (limit, f"clipped to {words.number(limit)}") if limit else None
+    drawn = [Figure("Loss", (*loss, *held_out), may_be_log=True, span=span, mark=mark)]
+    for name, points in scores.items():
+        told = words.plain(name)
+        share = name in words.METRICS and words.METRICS[name].share
+        drawn.append(Figure(f"Validation {told}", (Line(told, points, "accent"),), share, span=span, mark=mark))
+    drawn += [
+        Figure("Learning rate", (rates,), span=span),
+        Figure("Gradient norm, before clipping", norms, may_be_log=True, span=span, level=clipped),
+        Figure("Samples per second", (pace,), span=span),
+    ]
+    return [figure for figure in drawn if any(line.points for line in figure.lines)]
+
+
+def numbers(events: Sequence[Event]) -> tuple[list[str], list[list[str]]]:
+    """What the figures show, as a table of at most about `ROWS` steps: evaluated ones first, then evenly spaced."""
+    steps = {event.step: event for event in events if isinstance(event, Stepped)}
+    valid = {event.step: event.metrics for event in words.evaluations(events)}
+    names = list(dict.fromkeys(name for metrics in valid.values() for name in metrics))
+    at = _spread(sorted(valid) or sorted(steps), ROWS)
+    at = sorted({*at, *_spread(sorted(steps), 2)})
+    columns = [
+        "step",
+        "training loss",
+        *(f"validation {words.plain(n)}" for n in names),
+        "learning rate",
+        "gradient norm",
+    ]
+    rows = []
+    for step in at:
+        taken, scores = steps.get(step), valid.get(step, {})
+        rows.append(
+            [
+                f"{step:,}",
+                words.number(taken.loss) if taken else "–",
+                *(words.amount(name, scores[name]) if name in scores else "–" for name in names),
+                words.number(taken.learning_rate) if taken else "–",
+                words.number(taken.grad_norm) if taken else "–",
+            ]
+        )
+    return columns, rows
+
+
+def facts(events: Sequence[Event], task: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was trained on what, in numbers."""
+    told: list[tuple[str, str]] = []
+    started, resumed = words.last(events, Started), [e.step for e in events if isinstance(e, Started) and e.step]
+    if started is not None:
+        valid = f", {started.valid_samples:,} held out for validation" if started.valid_samples else ""
+        frozen = started.parameters - started.trainable
+        batch = words.count(started.batch_size, "sample") + " per step"
+        if started.gradient_accumulation_steps > 1 or started.world > 1:
+            micro = words.count(started.gradient_accumulation_steps, "micro-batch", "micro-batches")
+            ranks = words.count(started.world, "process", "processes")
+            batch += f": {started.micro_batch_size:,} × {micro} × {ranks}"
+        told += [
+            ("Data", f"{words.count(started.train_samples, 'training sample')}{valid}"),
+            (
+                "Model",
+                words.count(started.parameters, "parameter") + (f", {frozen:,} of them frozen" if frozen else ""),
+            ),
+            ("Batch", batch),
+            ("Length", f"{words.count(started.steps, 'step')} planned, {started.steps_per_epoch:,} per epoch"),
+            ("Device", f"{started.device}, {started.precision}"),
+        ]
+    if resumed:
+        told.append(("Resumed", "at step " + ", ".join(f"{step:,}" for step in resumed)))
+    for name, what in (("classes", "Classes"), ("columns", "Columns")):
+        names = task.get(name)
+        if isinstance(names, list | tuple) and names:
+            told.append((what, f"{len(names):,}: {_listed([str(_label(n)) for n in names])}"))
+    paces = [event for event in events if isinstance(event, Paced)]
+    if paces:
+        waits = [pace.data_wait for pace in paces if math.isfinite(pace.data_wait)]
+        if waits:
+            told.append(
+                ("Waiting for data", f"{words.percent(min(1.0, max(0.0, sum(waits) / len(waits))))} of the time")
+            )
+        told.append(("Peak memory", _bytes(max(pace.memory_bytes for pace in paces))))
+    return told
+
+
+class Setting(NamedTuple):
+    """One field of the recipe, told."""
+
+    path: str
+    value: str
+    by: str
+    what: str
+    why: str
+    source: str
+
+
+def settings(recipe: Recipe) -> tuple[list[Setting], list[Setting]]:
+    """Every field of the recipe: those that are not defaults, yours first, and the defaults."""
+    chosen: list[Setting] = []
+    defaults: list[Setting] = []
+    for path, value in recipe.flat().items():
+        origin, about = recipe.origin(path), describe(path, recipe)
+        source = about.get("source", "")
+        reason = f"Source: {source}" if source else ""
+        if origin.by in ("user", "preset") and about.get("why"):  # the source speaks of the default, not of this value
+            reason = f"The default's reason: {about['why']}" + (f" ({source})" if source else "")
+        told = Setting(path, _value(value), WHO[origin.by], about.get("what", ""), origin.why, reason)
+        (defaults if origin.by == "default" else chosen).append(told)
+    order = list(WHO.values())
+    return sorted(chosen, key=lambda setting: order.index(setting.by)), defaults
+
+
+def commands(folder: Path, recipe: Recipe, ended: Ended | None) -> list[tuple[str, str]]:
+    """How to go on: command, and what it does."""
+    run = shlex.quote(str(folder))
+    done = ended is not None and ended.reason in ("finished", "early-stopping")
+    if recipe.task == "given":
+        resume = (f'wellfit.fit(..., resume="{folder}")', "goes on in Python, with the same model and data")
+    else:
+        resume = (f"wellfit resume {run}", "goes on from the last checkpoint, to the same bits")
+    again = (f"wellfit train {run} --set optimizer.learning_rate=…", "trains anew with a change")
+    report = (f"wellfit report {run}", "writes this page anew")
+    others = [report] if recipe.task == "given" else [again, report]
+    if done:
+        return [*others, (resume[0], "goes on with a run that was stopped; this one is complete")]
+    return [resume, *others]
+
+
+# ---- inside
+
+
+def _with_mean(label: str, points: list[Point], prefix: str = "") -> tuple[Line, ...]:
+    """The curve, and its running mean where it is long enough to have one."""
+    mean = curves.smooth(points)
+    if mean == points:
+        return (Line(label, points),)
+    return Line(f"{prefix}each step", points, "faint"), Line(f"{prefix}smoothed", mean)
+
+
+def _drawn(figure: Figure, i: int) -> dict[str, Any]:
+    """A figure as the template wants it. The first, the loss, is drawn for wide and for narrow pages."""
+    from markupsafe import Markup
+
+    missing = curves.gaps(figure)
+    values = [value for line in figure.lines for _, value in line.points if math.isfinite(value)]
+    remarks = []
+    if missing:
+        remarks.append(f"{words.count(missing, 'value is', 'values are')} not finite and shown as a gap.")
+    if figure.may_be_log and values and curves.is_wide(values):
+        remarks.append("Logarithmic scale.")
+    sizes = {"narrow": NARROW, "wide": WIDE} if i == 0 else {"only": NARROW}
+    return {
+        "title": figure.title,
+        "wide": i == 0,
+        "legend": [(line.label, line.look) for line in figure.lines] if len(figure.lines) > 1 else [],
+        "remarks": " ".join(remarks),
+        "plots": [(size, Markup(curves.draw(figure, *sizes[size], name=f"figure-{i}-{size}"))) for size in sizes],
+    }
+
+
+def _coded(text: str) -> Any:
+    """The text, escaped, with what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner is only a character
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
+def _winners(recipe: Recipe, name: str, shown: Sequence[Evaluated], split: str) -> list[Evaluated]:
+    """Those with the best value on a split, where there are several to compare and one way is known to be better."""
+    goal = words.better(recipe, name)
+    here = [event for event in shown if event.split == split and name in event.metrics]
+    finite = [event.metrics[name] for event in here if math.isfinite(event.metrics[name])]
+    if len(here) < 2 or not finite or goal is None:
+        return []
+    best = words.amount(name, max(finite) if goal == "max" else min(finite))
+    return [event for event in here if words.amount(name, event.metrics[name]) == best]
+
+
+def _heading(name: str) -> str:
+    told = words.plain(name)
+    return told[:1].upper() + told[1:]
+
+
+def _spread(steps: Sequence[int], most: int) -> list[int]:
+    """At most `most` of the steps, evenly spaced, the first and the last among them."""
+    if len(steps) <= most:
+        return list(steps)
+    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+
+
+def _label(name: Any) -> Any:
+    """A column's name, where columns are described by mappings."""
+    return name.get("name", name) if isinstance(name, Mapping) else name
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    short = [name if len(name) <= 40 else name[:39] + "…" for name in names[:most]]
+    return ", ".join(short) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def _value(value: Any) -> str:
+    if value is None or value in ((), [], {}):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_value(inner)}" for key, inner in value.items()) + "}"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "“”"
+
+
+def _rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested plain data as rows of a table."""
+    rows = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _rows(value, f"{prefix}{name}: ")
+        elif name.endswith("_bytes") and isinstance(value, int | float):
+            rows.append((prefix + name.removesuffix("_bytes"), _bytes(value)))
+        elif name == "started" and isinstance(value, int | float):
+            rows.append((prefix + name, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(value))))
+        elif isinstance(value, list):
+            rows += [(prefix + name, ", ".join(map(_value, value)))] if value else []
+        elif value not in (None, ""):
+            rows.append((prefix + name, _value(value)))
+    return rows
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB"
