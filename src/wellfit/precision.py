@@ -23,7 +23,8 @@ class Precision:
 
     def __init__(self, name: str, device: str):
         self.name, self.device, self.dtype = name, device.split(":")[0], DTYPES[name]
-        self.scaler = torch.amp.GradScaler(self.device, enabled=name == "fp16")
+        self.scaling = name == "fp16"
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.scaling)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Around the forward pass and the loss."""
@@ -34,7 +35,8 @@ class Precision:
 
         The weight is given as the incoming gradient, which is what multiplying by it would make of it, one node less.
         """
-        self.scaler.scale(loss).backward(gradient=weight.to(loss.dtype))  # type: ignore[no-untyped-call]
+        scaled = self.scaler.scale(loss) if self.scaling else loss
+        scaled.backward(gradient=weight.to(loss.dtype))  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: Any) -> None:
         """Takes the loss scale out of the gradients, before anything looks at them."""
@@ -42,7 +44,7 @@ class Precision:
 
     def step(self, optimizer: Any) -> bool:
         """Updates the weights. False if fp16 overflowed and they were left as they are."""
-        if not self.scaler.is_enabled():
+        if not self.scaling:
             optimizer.step()
             return True
         before = self.scaler.get_scale()
@@ -54,5 +56,5 @@ class Precision:
         return dict(self.scaler.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state or self.scaler.is_enabled():
+        if self.scaling:
             self.scaler.load_state_dict(state)

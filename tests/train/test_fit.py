@@ -207,6 +207,28 @@ def test_compiled_learns_the_same(tmp_path) -> None:
     plain = fit(tmp_path / "a", training__epochs=2)
     compiled = fit(tmp_path / "b", training__epochs=2, hardware__compile=True)
     assert (flat(plain.model) - flat(compiled.model)).abs().max() < 1e-5
+    assert not [e.text for e in compiled.events() if isinstance(e, Noted)]
+    assert compiled.metrics()["grad_norm"] == pytest.approx(plain.metrics()["grad_norm"], rel=1e-4)
+
+
+def test_a_model_that_breaks_the_graph_is_still_right(tmp_path) -> None:
+    """torch loses the gradients of a traced backward pass behind a graph break; only the model is compiled then."""
+
+    class Breaking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.inner = nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = self.inner(x)
+            torch._dynamo.graph_break()
+            return x * 2
+
+    plain = fit(tmp_path / "a", Breaking(), training__epochs=1)
+    compiled = fit(tmp_path / "b", Breaking(), training__epochs=1, hardware__compile=True)
+    assert (flat(plain.model) - flat(compiled.model)).abs().max() < 1e-5
+    assert any("only the model is compiled" in e.text for e in compiled.events() if isinstance(e, Noted))
 
 
 def test_value_clipping_and_differential_rates(tmp_path) -> None:

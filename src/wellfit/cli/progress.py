@@ -7,6 +7,7 @@ shows is drawn anew when events arrive, which is once per log interval.
 """
 
 import atexit
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -58,7 +59,8 @@ class Progress:
                 self._losses.append(event.loss)
                 self._rate, self._norm = number(event.learning_rate), number(event.grad_norm)
             case Paced():
-                self._pace = f"{number(1 / event.seconds_per_step)} steps/s" if event.seconds_per_step > 0 else ""
+                pace = 1 / event.seconds_per_step if event.seconds_per_step > 0 else math.nan
+                self._pace = f"{pace:,.3g} steps/s" if math.isfinite(pace) else ""
                 wait = self.seconds_between_drawings if self.tty else self.seconds_between_lines
                 if self.clock() - self._shown >= wait:
                     self._show()
@@ -121,10 +123,10 @@ class Progress:
         parts = [
             f"loss {self._mean()}" if self._mean() else "",
             self._last if self.tty else "",
+            self._left(),  # a narrow terminal cuts off what comes last
+            self._pace,
             f"lr {self._rate}" if self._rate else "",
             f"grad norm {self._norm}" if self._norm else "",
-            self._pace,
-            self._left(),
         ]
         text = "  ".join(filter(None, parts))
         self._losses.clear()
@@ -168,7 +170,7 @@ class Progress:
         self._bar = Bar(
             TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=16),
             TextColumn(
                 "{task.fields[told]}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
             ),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Lion(torch.optim.Optimizer):
-    """`betas`: of the update's interpolation, of the momentum. `weight_decay` is decoupled: w <- w (1 - lr decay)."""
+    """`betas`: of the update's interpolation, of the momentum. `weight_decay` is decoupled: w loses lr x decay x w."""
 
     def __init__(
         self, params: Any, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0
@@ -45,9 +45,10 @@ class Lion(torch.optim.Optimizer):
 
 def _update(weights: list[Tensor], momenta: list[Tensor], group: dict[str, Any]) -> None:
     rate, (beta1, beta2) = group["lr"], group["betas"]
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]  # all of them
     directions = torch._foreach_lerp(momenta, gradients, 1 - beta1)
     torch._foreach_sign_(directions)
-    torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])
+    if group["weight_decay"]:
+        torch._foreach_add_(directions, weights, alpha=group["weight_decay"])
     torch._foreach_add_(weights, directions, alpha=-rate)
     torch._foreach_lerp_(momenta, gradients, 1 - beta2)

@@ -80,7 +80,7 @@ def _step(step: int, _warmup: int, total: int, settings: Schedule) -> float:
             f"`schedule.milestones` holds {wrong[0]:g}; milestones are shares of all steps, between 0 and "
             "1, such as 0.5."
         )
-    passed = sum(step >= round(milestone * total) for milestone in settings.milestones)
+    passed = sum(step >= max(1, round(milestone * total)) for milestone in settings.milestones)
     return settings.drop**passed
 
 

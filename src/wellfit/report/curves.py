@@ -66,7 +66,7 @@ def draw(figure: Figure, width: int, height: int, name: str) -> str:
     if not shown:
         return ""
     steps, values = [step for step, _ in shown], [value for _, value in shown]
-    across = _linear(*(figure.span or (min(steps), max(steps))), whole=True, most=max(2, width // 85))
+    across = _linear(*(figure.span or (min(steps), max(steps))), whole=True, most=max(4, width // 85))
     up = _logarithmic(values) if figure.may_be_log and is_wide(values) else _upright(values, figure.share)
     right, floor = width - RIGHT, height - BOTTOM
 
@@ -191,8 +191,8 @@ def is_wide(values: Sequence[float]) -> bool:
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten between `low` and `high`, at most `most`. `low` < `high`."""
-    rough = (high - low) / max(1, most - 1)
+    """From one to `most` (at least 4) multiples of 1, 2 or 5 times a power of ten between `low` and `high` > `low`."""
+    rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     unit = next((m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9)), 10 * power)
     first, final = math.ceil(low / unit - 1e-9), math.floor(high / unit + 1e-9)

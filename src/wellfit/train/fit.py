@@ -33,7 +33,7 @@ def fit(job: Job, record: Record) -> str:
         return loss.detach()
 
     if job.recipe.hardware.compile:
-        gradient = compiled(gradient, replica)
+        gradient = compiled(gradient, replica, record.note)
 
     with Interruption() as interruption:
         while standing.step < job.steps and not standing.patience_is_over and not reason:

@@ -329,6 +329,8 @@ def _augmented(recipe: Recipe, chunk: tuple[Tensor, ...], samples: Tensor, epoch
 
 # ---- verbs
 
+Gradient = Callable[[Batch, Tensor], Tensor]
+
 
 @contextlib.contextmanager
 def torch_settings(recipe: Recipe) -> Iterator[None]:
@@ -362,18 +364,38 @@ def _tracing_backward() -> Iterator[None]:
         yield
 
 
-def compiled(gradient: Callable[[Batch, Tensor], Tensor], replica: nn.Module) -> Callable[[Batch, Tensor], Tensor]:
+def compiled(gradient: Gradient, replica: nn.Module, note: Callable[[str], None]) -> Gradient:
     """The function with its forward and backward pass compiled into one graph for each shape.
 
-    Shapes are static: a graph that depends on which shapes came before would not be the same after a resume. Between
-    ranks, DDP's gradient hooks must run, so there only the model is compiled.
+    Shapes are static: a graph that depends on which shapes came before would not be the same after a resume. The graph
+    must be whole, because torch silently loses the gradients of a backward pass behind a break in it; where it cannot be,
+    and between ranks, where DDP's gradient hooks must run, only the model is compiled.
     """
-    import torch._dynamo.config as dynamo
+    import torch._dynamo as dynamo
 
-    if world() > 1 or not hasattr(dynamo, "trace_autograd_ops"):
+    if world() > 1 or not hasattr(dynamo.config, "trace_autograd_ops"):
         replica.compile(dynamic=False)
         return gradient
-    return torch.compile(gradient, dynamic=False)
+    whole, settled = torch.compile(gradient, dynamic=False, fullgraph=True), False
+
+    def first(batch: Batch, share: Tensor) -> Tensor:
+        nonlocal whole, settled
+        if settled:
+            return whole(batch, share)
+        try:
+            result = whole(batch, share)
+        except dynamo.exc.TorchDynamoException as error:  # raised while tracing: nothing has been computed
+            note(f"The step cannot be compiled as one graph ({_first_line(error)}), so only the model is compiled.")
+            replica.compile(dynamic=False)
+            whole, result = gradient, gradient(batch, share)
+        settled = True
+        return result
+
+    return first
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].strip().rstrip(".") if str(error).strip() else type(error).__name__
 
 
 def signature(model: nn.Module) -> dict[str, str]:
