@@ -486,7 +486,9 @@ def _tensors(outputs: Any, targets: Any) -> None:
 
 def _misfit_of_classes(outputs: Tensor, targets: Tensor) -> ModelError:
     o, t = outputs.shape, targets.shape
-    if len(t) > 1 and t[1] == 1 and o[:1] + o[2:] == t[:1] + t[2:]:
+    if len(o) < 2:
+        mend = "Make the model return one logit for each class, [N, C]."
+    elif len(t) > 1 and t[1] == 1 and o[:1] + o[2:] == t[:1] + t[2:]:
         mend = "Take out the dimension of size 1: `targets.squeeze(1)`."
     elif len(o) > 2 and o[:-1] == t:
         mend = "The classes come last here; move them to dimension 1: `outputs.movedim(-1, 1)`."
@@ -496,8 +498,7 @@ def _misfit_of_classes(outputs: Tensor, targets: Tensor) -> ModelError:
             "own, use `bce-with-logits`."
         )
     else:
-        wanted = [*o[:1], *o[2:]] if len(o) > 1 else "[N] for outputs [N, C]"
-        mend = f"For these outputs the targets must be {wanted}."
+        mend = f"For these outputs the targets must be {[*o[:1], *o[2:]]}."
     return ModelError(
         f"The model's outputs have the shape {list(o)} and the targets {list(t)}, but this loss takes outputs "
         f"[N, C, ...] and class numbers [N, ...]. {mend}"

@@ -182,6 +182,13 @@ def test_names_from_data_and_users_are_only_names() -> None:
     assert f"Validation {EVIL}" in outline.text
 
 
+def test_no_text_of_a_figure_is_markup() -> None:
+    figure = Figure(EVIL, (Line(EVIL, [(1, 1.0), (2, 2.0)]),), mark=(1, EVIL), level=(1.5, EVIL))
+    svg = curves.draw(figure, 360, 210, "f")
+    assert "<script" not in svg
+    assert Outline(svg).text.count(EVIL) == 4
+
+
 # ---- what it says
 
 

@@ -29,7 +29,7 @@ from wellfit.errors import DataError
 
 Batch = Any  # a tuple of tensors, or a mapping of names to tensors
 
-CHUNK_BYTES = 4 << 20  # tensors are gathered for many batches at once, up to about this much
+CHUNK_BYTES = 512 << 10  # tensors are gathered for many batches at once, as long as they stay in the processor's cache
 
 
 class Batches(Protocol):

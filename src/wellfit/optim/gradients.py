@@ -44,8 +44,17 @@ class Gradients:
             self.buffer.clamp_(-max_value, max_value)
         if max_norm is not None:
             now = norm if max_value is None else torch.linalg.vector_norm(self.buffer)
-            self.buffer.mul_((now + 1e-6).reciprocal_().mul_(max_norm).clamp_(max=1.0))
+            self._shorten(now, max_norm)
         return norm
+
+    def _shorten(self, norm: Tensor, max_norm: float) -> None:
+        assert self.buffer is not None
+        if norm.is_cpu:  # to read a number costs nothing here, and mostly there is nothing to do
+            factor = max_norm / (norm.item() + 1e-6)
+            if not factor >= 1.0:  # NaN must spread, as it does on a device
+                self.buffer.mul_(factor)
+        else:
+            self.buffer.mul_((max_norm / (norm + 1e-6)).clamp_(max=1.0))
 
     def clear(self) -> None:
         """Makes the gradients zero, ready for the next step's backward passes."""

@@ -66,7 +66,7 @@ def draw(figure: Figure, width: int, height: int, name: str) -> str:
     if not shown:
         return ""
     steps, values = [step for step, _ in shown], [value for _, value in shown]
-    across = _linear(*(figure.span or (min(steps), max(steps))), whole=True, most=max(4, width // 85))
+    across = _linear(*(figure.span or (min(steps), max(steps))), whole=True, most=max(4, width // 70))
     up = _logarithmic(values) if figure.may_be_log and is_wide(values) else _upright(values, figure.share)
     right, floor = width - RIGHT, height - BOTTOM
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from wellfit.cli.progress import Progress
+from wellfit.report.progress import Progress
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Saved, Started, Stepped
 
 START = Started(
@@ -159,5 +159,5 @@ def test_a_stream_that_cannot_spell_gets_what_it_can() -> None:
 
 
 def test_neither_rich_nor_torch_is_imported_before_it_is_used() -> None:
-    script = "import sys, wellfit.cli.progress; sys.exit(bool({'rich', 'torch', 'jinja2'} & set(sys.modules)))"
+    script = "import sys, wellfit.report.progress; sys.exit(bool({'rich', 'torch', 'jinja2'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
