@@ -113,7 +113,10 @@ def as_dict(event: Event) -> dict[str, Any]:
 
 def encode(event: Event) -> str:
     """One line of strict JSON. Floats keep every bit; NaN and infinities, which JSON lacks, become strings."""
-    body = {"event": type(event).__name__, **as_dict(event)}
+    kind = type(event)
+    body = {"event": kind.__name__}
+    for name in _FIELDS[kind]:
+        body[name] = getattr(event, name)
     try:
         return _ENCODER.encode(body)
     except ValueError:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wellfit.optim.optimizers import update
+
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,7 +47,7 @@ class Precision:
     def step(self, optimizer: Any) -> bool:
         """Updates the weights. False if fp16 overflowed and they were left as they are."""
         if not self.scaling:
-            optimizer.step()
+            update(optimizer)
             return True
         before = self.scaler.get_scale()
         self.scaler.step(optimizer)

@@ -140,7 +140,7 @@ def test_a_burst_is_drawn_once() -> None:
 
 def test_a_run_that_dies_leaves_the_cursor() -> None:
     script = (
-        "import sys, io; sys.path[:0] = ['tests/cli']\n"
+        "import sys, io; sys.path[:0] = ['tests/report']\n"
         "from test_progress import *\n"
         "progress = Progress(sys.stdout, tty=True)\n"
         "progress(START)\n"
