@@ -42,7 +42,8 @@ class Precision:
 
     def unscale(self, optimizer: Any) -> None:
         """Takes the loss scale out of the gradients, before anything looks at them."""
-        self.scaler.unscale_(optimizer)
+        if self.scaling:
+            self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: Any) -> bool:
         """Updates the weights. False if fp16 overflowed and they were left as they are."""

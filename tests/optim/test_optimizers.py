@@ -5,6 +5,7 @@ get the same gradients, those of a small least-squares problem, computed by NumP
 of their own would differ in the last bit, which the sign in Lion would turn into whole steps.
 """
 
+import copy
 import io
 import math
 
@@ -376,7 +377,7 @@ def test_global_hooks_see_both_halves_of_a_pair() -> None:
         assert optimizer.step(lambda: 7.0) == 7.0
     finally:
         handle.remove()
-    assert seen == ["Muon", "AdamW"]
+    assert seen == ["Muon", "FusedAdamW"]
 
 
 def test_fused_kernels_are_used_where_they_can_be() -> None:
@@ -430,3 +431,35 @@ def test_batch_scaling() -> None:
     assert SCALINGS.keys() == {"linear", "sqrt"}
     with pytest.raises(AssertionError, match="not resolved"):
         scaled(0.1, 1, 1, None)
+
+
+def test_fused_adamw_is_torchs_to_the_bit() -> None:
+    """Also where it hands over to torch's step: a parameter without a gradient, a closure, a loaded state, a new group."""
+    from wellfit.optim.fused import FusedAdamW
+
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
+
+    models = [network(), network()]
+    ours, theirs = (
+        kind(list(model[0].parameters()), lr=0.01, weight_decay=0.1, **more)
+        for kind, model, more in zip((FusedAdamW, torch.optim.AdamW), models, ({}, {"fused": True}), strict=True)
+    )
+    for step in range(12):
+        for model, optimizer in zip(models, (ours, theirs), strict=True):
+            x = torch.randn(4, 5, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            if step == 3:
+                model[0].bias.grad = None
+            if step == 5:
+                optimizer.add_param_group({"params": list(model[2].parameters()), "weight_decay": 0.0})
+            if step == 8:
+                optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            optimizer.param_groups[0]["lr"] = 0.01 / (step + 1)
+            optimizer.step((lambda: None) if step == 7 else None)
+        for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            assert torch.equal(a, b), step
+    assert ours._lists, "the short way was never taken"
+    assert str(ours.state_dict()) == str(theirs.state_dict())

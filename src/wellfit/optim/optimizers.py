@@ -22,6 +22,7 @@ from torch import nn
 from torch.optim import optimizer as hooks
 
 from wellfit.errors import RecipeError
+from wellfit.optim.fused import FusedAdamW
 from wellfit.optim.groups import assert_complete, embeddings, parameter_groups
 from wellfit.optim.lion import Lion
 from wellfit.recipe import Optimizer
@@ -161,7 +162,8 @@ def _adam(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.
 
 
 def _adamw(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, betas=_betas(settings), eps=settings.eps, fused=_fused(model))
+    kind = FusedAdamW if _fused(model) else torch.optim.AdamW
+    return kind(groups, betas=_betas(settings), eps=settings.eps)
 
 
 def _adafactor(groups: Groups, _settings: Optimizer, _model: nn.Module) -> torch.optim.Optimizer:
