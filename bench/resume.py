@@ -35,7 +35,11 @@ SHARED = {
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "adamw": {},
-    "accumulating sgd": {"optimizer.kind": "sgd", "training.gradient_accumulation_steps": 4, "optimizer.nesterov": True},
+    "accumulating sgd": {
+        "optimizer.kind": "sgd",
+        "training.gradient_accumulation_steps": 4,
+        "optimizer.nesterov": True,
+    },
     "muon in bf16": {"optimizer.kind": "muon", "hardware.precision": "bf16"},
     "lion, early stopping": {"optimizer.kind": "lion", "evaluation.patience": 2, "optimizer.learning_rate": 3e-3},
     "adafactor, recomputing": {"optimizer.kind": "adafactor", "hardware.activation_checkpointing": 1},
@@ -64,7 +68,9 @@ def main() -> None:
     for trial in range(asked.kills):
         name = list(RECIPES)[trial % len(RECIPES)]
         target = folder / f"{trial}"
-        landed = kill(start(lambda name=name, target=target: train(RECIPES[name], target)), draw.uniform(0, lengths[name]), target)
+        landed = kill(
+            start(lambda name=name, target=target: train(RECIPES[name], target)), draw.uniform(0, lengths[name]), target
+        )
         where[landed] += 1
         again = (lambda target=target: api.resume(target, quiet=True)) if (target / "recipe.yaml").exists() else (
             lambda name=name, target=target: train(RECIPES[name], target))  # fmt: skip
@@ -147,7 +153,12 @@ def compare(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
 def same(a: Any, b: Any) -> bool:
     """Equality to the last bit, through containers."""
     if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+        return (
+            isinstance(b, torch.Tensor)
+            and a.dtype == b.dtype
+            and a.shape == b.shape
+            and a.numpy().tobytes() == b.numpy().tobytes()
+        )
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):

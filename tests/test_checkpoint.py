@@ -83,7 +83,9 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, file: str, damage:
     assert again.step == 2
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"step": "x", "files": {}}', '{"step": 2, "files": {"model.safetensors": 3}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"step": "x", "files": {}}', '{"step": 2, "files": {"model.safetensors": 3}}']
+)
 def test_a_damaged_manifest(tmp_path, content: str) -> None:
     checkpoints = saved(tmp_path, 1, 2)
     (tmp_path / "step-00000002" / "manifest.json").write_text(content)

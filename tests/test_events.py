@@ -28,7 +28,9 @@ def test_names_from_data_are_only_names() -> None:
     assert "\n" not in encode(event)
 
 
-@pytest.mark.parametrize("line", ["", "{", "[1]", '{"event": "Step', '{"event": "Unknown"}', '{"event": "Stepped", "step": 1}', "null"])
+@pytest.mark.parametrize(
+    "line", ["", "{", "[1]", '{"event": "Step', '{"event": "Unknown"}', '{"event": "Stepped", "step": 1}', "null"]
+)
 def test_torn_and_foreign_lines_are_refused(line: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any ValueError is the contract
         decode(line)

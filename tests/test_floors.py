@@ -12,7 +12,7 @@ SRC = Path(__file__).parents[1] / "src" / "wellfit"
 FLOORS: dict[str, int] = {
     "__init__": 0, "recipe": 0, "defaults": 0, "events": 0, "errors": 0,
     "run": 1, "environment": 1, "data": 1, "models": 1, "optim": 1, "losses": 1, "precision": 1, "distributed": 1,
-    "checkpoint": 2, "tasks": 2, "finetune": 2, "doctor": 2, "plan": 2,
+    "checkpoint": 1, "tasks": 2, "finetune": 2, "doctor": 2, "plan": 2,
     "train": 3, "integrations": 3,
     "cure": 4, "report": 4, "deliver": 4,
     "api": 5,
@@ -35,7 +35,9 @@ def imported(path: Path) -> set[str]:
             return
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "wellfit":
             parts = node.module.split(".")
-            rooms.update([parts[1]] if len(parts) > 1 else [a.name if a.name in FLOORS else "__init__" for a in node.names])
+            rooms.update(
+                [parts[1]] if len(parts) > 1 else [a.name if a.name in FLOORS else "__init__" for a in node.names]
+            )
         if isinstance(node, ast.Import):
             rooms.update(a.name.split(".")[1] for a in node.names if a.name.startswith("wellfit."))
         assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"

@@ -34,8 +34,18 @@ def test_create_and_open(tmp_path) -> None:
 
 def test_what_a_resume_redid_counts_once(tmp_path) -> None:
     run = made(tmp_path)
-    first = [started(0), Noted(0, "hello"), *(Stepped(i, 1.0 / i, 1.0, 0.1) for i in range(1, 6)), Evaluated(4, "valid", {"loss": 9.0})]
-    second = [started(3), Noted(0, "hello"), *(Stepped(i, 2.0 / i, 1.0, 0.1) for i in range(4, 8)), Evaluated(4, "valid", {"loss": 1.0})]
+    first = [
+        started(0),
+        Noted(0, "hello"),
+        *(Stepped(i, 1.0 / i, 1.0, 0.1) for i in range(1, 6)),
+        Evaluated(4, "valid", {"loss": 9.0}),
+    ]
+    second = [
+        started(3),
+        Noted(0, "hello"),
+        *(Stepped(i, 2.0 / i, 1.0, 0.1) for i in range(4, 8)),
+        Evaluated(4, "valid", {"loss": 1.0}),
+    ]
     for part in (first, second):
         journal = Journal(run)
         journal.write(part)

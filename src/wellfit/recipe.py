@@ -416,8 +416,11 @@ class Recipe(Part):
         training, model = self.training, self.model
         if training.epochs is not None and training.steps is not None:
             raise ValueError("training.epochs and training.steps are both set; keep one and set the other to null")
-        if self.schedule.kind == "step" and list(self.schedule.milestones) != sorted(self.schedule.milestones):
-            raise ValueError(f"schedule.milestones must rise, not {self.schedule.milestones}")
+        milestones = self.schedule.milestones
+        if list(milestones) != sorted(milestones) or any(not 0 < share < 1 for share in milestones):
+            raise ValueError(
+                f"schedule.milestones must rise and be shares of all steps, between 0 and 1, not {milestones}"
+            )
         if isinstance(model, MLP) and any(width < 1 for width in model.widths):
             raise ValueError(f"model.widths must all be at least 1, not {model.widths}")
         if isinstance(model, ConvNet) and (not model.channels or any(width < 1 for width in model.channels)):

@@ -63,7 +63,9 @@ def test_a_peek_moves_nothing(source) -> None:
             assert flat([first]) == flat(micros[:1])
 
 
-@pytest.mark.parametrize(("samples", "size", "accumulation"), [(103, 8, 1), (103, 8, 2), (17, 16, 4), (16, 16, 1), (33, 8, 8), (5, 1, 1)])
+@pytest.mark.parametrize(
+    ("samples", "size", "accumulation"), [(103, 8, 1), (103, 8, 2), (17, 16, 4), (16, 16, 1), (33, 8, 8), (5, 1, 1)]
+)
 def test_every_sample_once_an_epoch(samples, size, accumulation) -> None:
     batches = InMemory((torch.arange(samples),), Order(samples, size, seed=0, accumulation=accumulation))
     for _ in range(2):

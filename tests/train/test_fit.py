@@ -25,7 +25,9 @@ def network(dropout: float = 0.0) -> nn.Module:
 
 
 def fit(folder, model=None, train=(X, Y), valid=(X[:32], Y[:32]), loss="cross-entropy", observers=(), **settings):
-    settings = {"training.batch_size": 16, "training.epochs": 4} | {k.replace("__", "."): v for k, v in settings.items()}
+    settings = {"training.batch_size": 16, "training.epochs": 4} | {
+        k.replace("__", "."): v for k, v in settings.items()
+    }
     model = model if model is not None else network()
     return wellfit.fit(model, train, valid, loss=loss, set=settings, folder=folder, observers=observers, quiet=True)
 
@@ -36,7 +38,9 @@ def flat(model: nn.Module) -> torch.Tensor:
 
 def test_equals_the_plain_loop(tmp_path) -> None:
     """Cosine with warmup, AdamW with decay on weights only, clipping: the weights of a hand-written loop."""
-    run = fit(tmp_path / "run", evaluation__restore_best=False, optimizer__learning_rate=3e-3, optimizer__weight_decay=0.1)
+    run = fit(
+        tmp_path / "run", evaluation__restore_best=False, optimizer__learning_rate=3e-3, optimizer__weight_decay=0.1
+    )
     model = network()
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim < 2]

@@ -17,12 +17,20 @@ SETTINGS = ["--set", "training.steps=400", "--set", "evaluation.every=20", "--se
 
 
 def test_twenty_kills() -> None:
-    done = subprocess.run([sys.executable, BENCH, "--kills", "20"], capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(
+        [sys.executable, BENCH, "--kills", "20"], capture_output=True, text=True, timeout=280, check=False
+    )
     assert "20 of 20 bit-identical" in done.stdout, done.stdout + done.stderr
 
 
 def wellfit(*arguments: str, **settings):
-    return subprocess.Popen([sys.executable, "-m", "wellfit", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+    return subprocess.Popen(
+        [sys.executable, "-m", "wellfit", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **settings,
+    )
 
 
 def numbers(folder: Path) -> list:

@@ -1,14 +1,37 @@
-"""stand-in"""
+"""Reference architectures. Each file teaches its paper and imports torch alone; `build` makes one from a recipe.
+
+>>> model = build(ConvNet(), shape=(1, 28, 28), outputs=10)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from torch import nn
-def build(settings, shape, outputs):
-    if settings.kind == "mlp":
-        layers = [nn.Flatten()]; n = 1
-        for s in shape: n *= s
-        for w in settings.widths: layers += [nn.Linear(n, w), nn.ReLU(), nn.Dropout(settings.dropout)]; n = w
-        return nn.Sequential(*layers, nn.Linear(n, outputs))
-    net = nn.Sequential(); c = shape[0]; blocks = []
-    for i, k in enumerate(settings.channels):
-        blocks.append(nn.Sequential(nn.Conv2d(c, k, 3, padding=1, bias=False), nn.BatchNorm2d(k), nn.ReLU(), *([nn.MaxPool2d(2)] if i else []))); c = k
-    net.blocks = nn.Sequential(*blocks)
-    net.head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(settings.dropout), nn.Linear(4 * c, outputs))
-    return net
+
+from wellfit.errors import ModelError
+from wellfit.models.convnet import convnet
+from wellfit.models.mlp import mlp
+
+KINDS: dict[str, Callable[[Any, Sequence[int], int], nn.Module]] = {
+    "mlp": lambda settings, shape, outputs: mlp(settings, math.prod(shape), outputs),
+    "convnet": lambda settings, shape, outputs: convnet(settings, shape[0], outputs),
+}
+NEEDS_IMAGES = ("convnet",)
+
+
+def build(settings: Any, shape: Sequence[int], outputs: int) -> nn.Module:
+    """The network of a recipe's `model` for samples of `shape` ([F], or [C, H, W]), drawn from torch's global generator.
+
+    Raises ModelError if that kind of network does not take such samples.
+    """
+    if settings.kind not in KINDS:
+        raise ModelError(
+            f"`model.kind` is {settings.kind!r}, which only `wellfit.fit` can be given; it can be {', '.join(KINDS)}."
+        )
+    if settings.kind in NEEDS_IMAGES and (len(shape) != 3 or min(shape[1:]) < 4):
+        raise ModelError(
+            f"`model.kind` is {settings.kind!r}, which takes images of at least 4 x 4 pixels, but a sample here has the shape "
+            f"{list(shape)}. Use `model.kind=mlp`."
+        )
+    return KINDS[settings.kind](settings, shape, outputs)

@@ -33,7 +33,9 @@ class FusedAdamW(torch.optim.AdamW):
             loss = plain(self, closure)
             self._lists = self._listed()
             return loss
-        for group, grads, (parameters, means, squares, counts) in zip(self.param_groups, gradients, self._lists, strict=True):
+        for group, grads, (parameters, means, squares, counts) in zip(
+            self.param_groups, gradients, self._lists, strict=True
+        ):
             torch._foreach_add_(counts, 1)
             beta1, beta2 = group["betas"]
             torch._fused_adamw_(

@@ -357,10 +357,14 @@ def _tracing_backward() -> Iterator[None]:
     """The compiler may take `Tensor.backward` into a graph, where this torch can; where not, only the model is compiled."""
     import torch._dynamo.config as dynamo
 
-    patched = dynamo.patch(trace_autograd_ops=True) if hasattr(dynamo, "trace_autograd_ops") else contextlib.nullcontext()
+    patched = (
+        dynamo.patch(trace_autograd_ops=True) if hasattr(dynamo, "trace_autograd_ops") else contextlib.nullcontext()
+    )
     with patched, warnings.catch_warnings():
         # The compiler looks at `.grad` of every tensor that it traces, and torch warns it about those that are not leaves.
-        warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf", module=r"torch\._")
+        warnings.filterwarnings(
+            "ignore", message=r"The \.grad attribute of a Tensor that is not a leaf", module=r"torch\._"
+        )
         yield
 
 
