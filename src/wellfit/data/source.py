@@ -85,7 +85,7 @@ def existing(path: str, field_name: str) -> Path:
         return here
     siblings = [sibling.name for sibling in here.parent.iterdir()] if here.parent.is_dir() else []
     sets = ", ".join(embedded.SETS)
-    near = nearest(here.name, siblings) or nearest(path, embedded.SETS)
+    near = nearest(path, embedded.SETS) or nearest(here.name, siblings)
     raise DataError(
         f"`{field_name}` is {path!r}, and nothing is there.{near} It can be the path of your data, or an embedded set: {sets}."
     )
@@ -167,7 +167,7 @@ def _alike_in_channels(found: Read) -> Read:
 
 def _npz(path: Path, data: Data, task: str | None, notes: list[str]) -> Read:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # a damaged zip, a pickled array: NumPy raises many kinds
         raise DataError(
