@@ -1,0 +1,97 @@
+"""Every command and every program in the README is executed, in a folder as its reader would have it."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONSOLE = [
+    line.removeprefix("$ ").split("  #")[0].strip()
+    for block in re.findall(r"```console\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.S)
+SHELL = [line.split("#")[0].strip() for line in re.findall(r"^    ((?:make|pip) .*)$", README, re.M)]
+
+
+def execute(command: list[str], folder: Path, **more) -> str:
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONWARNINGS": "error",
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False, **more
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_there_is_something_to_execute() -> None:
+    assert len(CONSOLE) >= 10
+    assert len(PROGRAMS) == 2
+    assert SHELL == ["make demo", "make test", "pip install .", "pip install '.[vision,tabular]'"]
+
+
+def test_the_console(tmp_path) -> None:
+    draw = np.random.default_rng(0)
+    for name in ("roses", "tulips"):
+        (tmp_path / "flowers" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.fromarray(draw.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(
+                tmp_path / "flowers" / name / f"{i}.jpg"
+            )
+    rows = {
+        "rooms": draw.integers(1, 6, 200),
+        "city": draw.choice(["Rom", "Ulm"], 200),
+        "price": draw.normal(100, 20, 200),
+    }
+    pd.DataFrame(rows).to_csv(tmp_path / "prices.csv", index=False)
+    (tmp_path / "mine.yaml").write_text("data: {source: wine}\ntraining: {epochs: 2}\n")
+    for command in CONSOLE:
+        execute(shlex.split(command), tmp_path)
+    assert (tmp_path / "runs" / "first" / "report.html").exists()
+    assert len(list((tmp_path / "runs").iterdir())) >= 6
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_the_programs(tmp_path, number: int) -> None:
+    execute([sys.executable, "-c", PROGRAMS[number]], tmp_path)
+
+
+def test_make_demo() -> None:
+    if not (ROOT / ".venv" / ".ready").exists():
+        pytest.skip("`make` has not set up .venv here, and setting it up is not a test's business")
+    assert "test accuracy" in execute(["make", "demo"], ROOT)
+
+
+def test_what_pip_installs_is_whole(tmp_path) -> None:
+    """Without its dependencies and with the build tools that are here, so that nothing is downloaded."""
+    execute(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--target",
+            str(tmp_path / "site"),
+            ".",
+        ],
+        ROOT,
+    )
+    package = tmp_path / "site" / "wellfit"
+    for file in ("py.typed", "recipes/digits.yaml", "report/page.html", "train/fit.py"):
+        assert (package / file).exists(), file
+    assert list((tmp_path / "site").glob("wellfit-*/licenses/LICENSE"))
