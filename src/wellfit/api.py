@@ -136,7 +136,7 @@ def _created(job: Job, root: str | Path, folder: str | Path | None) -> Run:
 
 def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool) -> Run:
     """From the last checkpoint, or the start, to the end."""
-    watching = [*observers] if quiet else [Progress(sys.stderr), *observers]
+    watching: list[Observer] = [*observers] if quiet else [Progress(sys.stderr), *observers]
     recipe = job.recipe
     record = Record(
         run, watching, device=job.device, keep=recipe.checkpoints.keep, minutes=recipe.checkpoints.minutes,

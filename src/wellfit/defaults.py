@@ -143,7 +143,7 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
     return derived
 
 
-def _machine(recipe: Recipe, facts: Facts) -> Derived:
+def _machine(_: Recipe, facts: Facts) -> Derived:
     lower = facts.bf16
     return {
         "hardware.device": (facts.device, "the best device here"),

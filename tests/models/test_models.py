@@ -39,7 +39,7 @@ def test_parameter_counts_follow_the_formulas() -> None:
 
 def test_an_mlp_does_not_matter_the_image_shape_and_a_convnet_refuses_tables() -> None:
     assert build(MLP(), (1, 8, 8), 2)(torch.zeros(3, 1, 8, 8)).shape == (3, 2)
-    with pytest.raises(ModelError, match="model.kind=mlp"):
+    with pytest.raises(ModelError, match=r"model\.kind=mlp"):
         build(ConvNet(), (6,), 2)
     with pytest.raises(ModelError, match="given"):
         build(GivenModel(), (6,), 2)

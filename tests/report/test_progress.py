@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from wellfit.report.progress import Progress
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Saved, Started, Stepped
+from wellfit.report.progress import Progress
 
 START = Started(
     step=0, steps=1000, steps_per_epoch=100, parameters=66_000, trainable=66_000, train_samples=6400,

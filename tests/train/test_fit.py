@@ -46,7 +46,7 @@ def test_equals_the_plain_loop(tmp_path) -> None:
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": weights, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=3e-3)
-    steps, warmup = 24, max(1, round(0.05 * 24))
+    warmup = max(1, round(0.05 * 24))
     taken, step = Order(96, 16, 0), 0
     rates = run.metrics()["learning_rate"]
     for epoch in range(4):
@@ -290,6 +290,7 @@ BAD = {
     "nothing to train": (lambda: dict(model=nn.ReLU()), ModelError, "train"),
     "data of no kind": (lambda: dict(train=7), DataError, "tuple of tensors"),
     "patience without validation": (lambda: dict(valid=None, evaluation__patience=2), RecipeError, "validation"),
+    "metric of no name": (lambda: dict(evaluation__metric="acuracy"), RecipeError, "`accuracy`"),
     "no blocks to recompute": (lambda: dict(model=nn.Linear(6, 3), hardware__activation_checkpointing=1), ModelError, "blocks"),
     "pattern that matches nothing": (lambda: dict(optimizer__learning_rates={"head.*": 1.0}), RecipeError, "head"),
     "validation that runs out": (lambda: dict(valid=iter([(X, Y)])), DataError, "once"),

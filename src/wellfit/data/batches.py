@@ -336,7 +336,7 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-class untouched_randomness:  # noqa: N801 - reads as a statement
+class untouched_randomness:
     """Around code that may draw from the global generators and must not change what is drawn afterwards."""
 
     def __enter__(self) -> None:

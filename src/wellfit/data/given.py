@@ -196,7 +196,7 @@ def _loader(loader: DataLoader[Any]) -> Whole | Samples | Items:
     if not plain or isinstance(loader.dataset, IterableDataset):
         return Items(loader)
     shuffle = isinstance(loader.sampler, RandomSampler)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if loader.drop_last:
         notes = (
             "The DataLoader's `drop_last` is not followed: the last, smaller batch is trained on too, with its own weight.",

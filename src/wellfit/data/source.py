@@ -26,7 +26,10 @@ from wellfit.errors import DataError, RecipeError
 from wellfit.recipe import Data, nearest
 
 TABLES = (".csv", ".tsv", ".parquet", ".txt")
-NPZ_PAIRS = (("x_train", "y_train"), ("x", "y"), ("X", "y"), ("inputs", "targets"), ("images", "labels"), ("data", "labels"), ("data", "label"), ("arr_0", "arr_1"))  # fmt: skip
+NPZ_PAIRS = (
+    ("x_train", "y_train"), ("x", "y"), ("X", "y"), ("inputs", "targets"), ("images", "labels"), ("data", "labels"),
+    ("data", "label"), ("arr_0", "arr_1"),
+)  # fmt: skip
 VALID_FOLDERS = ("val", "valid", "validation", "dev")
 
 
@@ -100,7 +103,7 @@ def read(path: Path, data: Data, task: str | None, notes: list[str]) -> Read:
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty.")
     if path.suffix == ".npz":
-        return _npz(path, data, task, notes)
+        return _npz(path, task, notes)
     if path.suffix.lower() in TABLES:
         return _table(path, data, task, notes)
     if "idx" in path.name:
@@ -165,7 +168,7 @@ def _alike_in_channels(found: Read) -> Read:
     return found
 
 
-def _npz(path: Path, data: Data, task: str | None, notes: list[str]) -> Read:
+def _npz(path: Path, task: str | None, notes: list[str]) -> Read:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -330,7 +333,7 @@ def _as_in_training(other: Read, found: Read, path: str) -> Tensor:
 
 def _numbered(labels: Tensor) -> tuple[Tensor, tuple[str, ...]]:
     """Arbitrary whole numbers as classes from 0, and what they were."""
-    values, numbers = labels.unique(return_inverse=True)
+    values, numbers = torch.unique(labels, return_inverse=True)
     if len(values) < 2:
         raise DataError(f"All labels are {int(values[0])}; there is nothing to tell apart.")
     return numbers, tuple(map(str, values.tolist()))
@@ -338,7 +341,7 @@ def _numbered(labels: Tensor) -> tuple[Tensor, tuple[str, ...]]:
 
 def _renumbered(labels: Tensor, names: Sequence[str], where: str) -> Tensor:
     known = {int(name): i for i, name in enumerate(names)}
-    strangers = [label for label in labels.unique().tolist() if label not in known]
+    strangers = [label for label in torch.unique(labels).tolist() if label not in known]
     if strangers:
         raise DataError(f"The label {strangers[0]} is in {where}, and no training sample has it ({', '.join(names)}).")
     return torch.tensor([known[label] for label in labels.tolist()])

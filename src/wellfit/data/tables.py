@@ -111,7 +111,7 @@ def encoding(frame: Any, data: Data, path: Path, notes: list[str]) -> Encoding:
         column = frame[name]
         if _is_date(column):
             raise DataError(
-                f"The column {name!r} of {path} holds dates, which no rule makes into numbers. Put it in `data.ignore`, or make columns of it (day, weekday, ...)."
+                f"The column {name!r} of {path} holds dates, which are no numbers. Put it in `data.ignore`, or make columns of it (day, weekday, ...)."
             )
         if name in data.categorical or _is_text(column, path, name):
             values = _texts(column)
@@ -253,14 +253,15 @@ def _is_number(text: str) -> bool:
 
 
 def _is_date(column: Any) -> bool:
-    return column.dtype.kind == "M"
+    return bool(column.dtype.kind == "M")
 
 
 def _numbers(column: Any) -> np.ndarray:
     """float64 [N]; whatever is not a number is NaN."""
     import pandas as pd
 
-    return pd.to_numeric(column, errors="coerce").astype("float64").to_numpy(na_value=np.nan)
+    numbers: np.ndarray = pd.to_numeric(column, errors="coerce").astype("float64").to_numpy(na_value=np.nan)
+    return numbers
 
 
 def _texts(column: Any) -> np.ndarray:

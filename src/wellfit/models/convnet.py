@@ -11,6 +11,7 @@ Letters: N samples, C channels, H and W pixels.
     torch.Size([5, 10])
 """
 
+import itertools
 from collections import OrderedDict
 
 from torch import nn
@@ -22,7 +23,7 @@ from wellfit.recipe import ConvNet
 def convnet(settings: ConvNet, channels: int, outputs: int) -> nn.Sequential:
     """[N, C, H, W] with `channels` channels and any size from 4 pixels up -> logits [N, outputs]."""
     widths = [channels, *settings.channels]
-    pairs = list(zip(widths, widths[1:], strict=False))
+    pairs = itertools.pairwise(widths)
     blocks = nn.Sequential(*(block(settings, C_in, C_out, halve=i > 0) for i, (C_in, C_out) in enumerate(pairs)))
     return nn.Sequential(
         OrderedDict(

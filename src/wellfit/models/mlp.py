@@ -12,6 +12,7 @@ Letters: N samples, F inputs, K outputs of a layer.
     torch.Size([5, 2])
 """
 
+import itertools
 from collections import OrderedDict
 
 from torch import nn
@@ -23,7 +24,7 @@ from wellfit.recipe import MLP
 def mlp(settings: MLP, inputs: int, outputs: int) -> nn.Sequential:
     """[N, ...] with `inputs` values a sample -> [N, outputs], logits or numbers."""
     widths = [inputs, *settings.widths]
-    blocks = [layer(settings, F, K) for F, K in zip(widths, widths[1:], strict=False)]
+    blocks = [layer(settings, F, K) for F, K in itertools.pairwise(widths)]
     return nn.Sequential(
         OrderedDict(
             flatten=nn.Flatten(),

@@ -31,7 +31,7 @@ def recompute(model: nn.Module, every: int) -> int:
             "Put the repeated part into an `nn.Sequential` or `nn.ModuleList` called `blocks`, or set it to 0."
         )
     for block in chosen:
-        block.forward = functools.partial(  # type: ignore[method-assign]
+        block.forward = functools.partial(
             checkpoint, block.forward, use_reentrant=False,
             context_fn=functools.partial(_first_and_again, block),
         )  # fmt: skip

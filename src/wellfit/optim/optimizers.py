@@ -100,7 +100,7 @@ def update(optimizer: "torch.optim.Optimizer | Pair") -> None:
         or optimizer._optimizer_step_post_hooks
         or hooks._global_optimizer_pre_hooks
         or hooks._global_optimizer_post_hooks
-        or torch.autograd._profiler_enabled()
+        or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
     )
     if wrapped is None or watched:
         optimizer.step()

@@ -91,7 +91,8 @@ def draw(figure: Figure, width: int, height: int, name: str) -> str:
     parts.append(_text(right, height - 3, "step", "end"))
     if figure.mark is not None and 0 <= across.at(figure.mark[0]) <= 1:
         at = x(figure.mark[0])
-        beside = min(figure.lines[-1].points, key=lambda point: abs(point[0] - figure.mark[0]), default=(0, math.nan))
+        marked = figure.mark[0]
+        beside = min(figure.lines[-1].points, key=lambda point: abs(point[0] - marked), default=(0, math.nan))
         high = _drawable(beside[1]) and up.at(beside[1]) > 0.6  # the name stands where the curve is not
         side, anchor = (-5, "end") if at > width / 2 else (5, "start")
         parts.append(f'<path class="mark" d="M{at:g} {TOP}V{floor}"/>')

@@ -10,6 +10,9 @@ leaves as events, and nothing that watches can reach back.
 
 import time
 
+from torch import Tensor
+
+from wellfit.data.batches import Batch
 from wellfit.distributed import any_rank, syncing, total, wrap
 from wellfit.events import Evaluated
 from wellfit.train.evaluate import evaluate
@@ -23,17 +26,16 @@ def fit(job: Job, record: Record) -> str:
     task, model, optimizer, gradients = job.task, job.model, job.optimizer, job.gradients
     precision, batches, standing, training = job.precision, job.batches, job.standing, job.recipe.training
     replica = wrap(model, job.device)
-    broken, reason = False, None
+    valid, broken, reason = job.valid, False, None
 
-    def gradient(batch, share):  # type: ignore[no-untyped-def]
+    def backward(batch: Batch, share: Tensor) -> Tensor:
         """Adds the gradient of the summed loss times `share` to what is there; returns the sum."""
         with precision.autocast():
             loss = task.loss(replica, batch)
         precision.backward(loss, share)
         return loss.detach()
 
-    if job.recipe.hardware.compile:
-        gradient = compiled(gradient, replica, record.note)
+    gradient = compiled(backward, replica, record.note) if job.recipe.hardware.compile else backward
 
     with Interruption() as interruption:
         while standing.step < job.steps and not standing.patience_is_over and not reason:
@@ -64,12 +66,12 @@ def fit(job: Job, record: Record) -> str:
             # 5. Now and then: read the numbers, evaluate, save, stop.
             step, last, improved = standing.step, standing.step == job.steps, False
             interrupted, overdue = any_rank(interruption.requested, record.save_is_overdue())
-            evaluating = job.valid is not None and (step % job.evaluate_every == 0 or last)
+            evaluating = step % job.evaluate_every == 0 or last
             if step % training.log_every == 0 or evaluating or last:
                 broken = not record.flush()
-            if evaluating and not broken:
+            if valid is not None and evaluating and not broken:
                 with precision.autocast():
-                    scores = evaluate(model, task, job.valid)
+                    scores = evaluate(model, task, valid)
                 improved = standing.consider(scores.get(job.metric))
                 record.emit(Evaluated(step, "valid", scores))
             if broken:

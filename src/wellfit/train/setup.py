@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from wellfit import losses, optim, tasks
 from wellfit.data import given
+from wellfit.data.arrays import Loaded
 from wellfit.data.augment import augment
 from wellfit.data.batches import Batch, Batches, Held, InMemory, Order, seed_everything, untouched_randomness
-from wellfit.data.source import Loaded, load
+from wellfit.data.source import load
 from wellfit.defaults import Facts, resolve
 from wellfit.distributed import rank, world
 from wellfit.environment import device as device_for
@@ -34,7 +35,7 @@ from wellfit.models.keras import adopted
 from wellfit.models.recompute import recompute
 from wellfit.optim.gradients import Gradients
 from wellfit.precision import Precision
-from wellfit.recipe import Recipe
+from wellfit.recipe import Recipe, nearest
 from wellfit.tasks import Task
 from wellfit.tasks.metrics import Averaged
 
@@ -158,14 +159,20 @@ class Job:
     @staticmethod
     def random_state() -> dict[str, Any]:
         """This rank's global generators, as plain data and byte tensors."""
-        kind, keys, position, has_gauss, cached = np.random.get_state()
+        kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
         version, words, gauss = random.getstate()
         return {
             "torch": torch.get_rng_state(),
             "cuda": cuda,
             "python": [version, list(words), gauss],
-            "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+            "numpy": [
+                str(kind),
+                torch.from_numpy(np.asarray(keys).astype(np.int64)),
+                int(position),
+                int(has_gauss),
+                float(cached),
+            ],
         }
 
 
@@ -268,7 +275,11 @@ def _assembled(
     fingerprint: str,
 ) -> Job:
     model = model.to(device)
-    _look(task, model, batches)
+    names, metric = _look(task, model, batches), recipe.evaluation.metric
+    if metric not in names:
+        raise RecipeError(
+            f"`evaluation.metric` is {metric!r}, but the scores are {', '.join(names)}.{nearest(str(metric), names)}"
+        )
     settings = recipe.optimizer
     if settings.reference_batch_size is not None and recipe.training.batch_size is not None:
         rate = optim.scaled(
@@ -301,13 +312,18 @@ def _assembled(
     )
 
 
-def _look(task: Task, model: nn.Module, batches: Batches) -> None:
-    """One batch through the model, changing nothing: shapes, label ranges and lazy layers are settled before step 1."""
+def _look(task: Task, model: nn.Module, batches: Batches) -> list[str]:
+    """One batch through the model, changing nothing: shapes, label ranges and lazy layers are settled before step 1.
+
+    Returns the names of the scores.
+    """
     modes = [(module, module.training) for module in model.modules()]
     with untouched_randomness(), torch.no_grad():
         try:
             model.eval()
-            task.check(model, batches.peek())
+            batch = batches.peek()
+            task.check(model, batch)
+            return list(task.summarize({name: value.cpu() for name, value in task.measure(model, batch).items()}))
         finally:
             for module, training in modes:
                 module.training = training
