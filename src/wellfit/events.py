@@ -130,11 +130,16 @@ def decode(line: str) -> Event:
         raise ValueError(f"not an event: {line[:80]!r}")
     kind = KINDS[body.pop("event")]
     known = _FIELDS[kind]
+    for name, value in list(body.items()):
+        if name not in known:
+            del body[name]
+        elif type(value) is not float:
+            body[name] = _loose(value)
     try:
-        event: Event = kind(**{name: _loose(value) for name, value in body.items() if name in known})
-        return event
+        event: Event = kind(**body)
     except TypeError as error:
         raise ValueError(f"not a whole {kind.__name__}: {error}") from None
+    return event
 
 
 def _strict(value: Any) -> Any:

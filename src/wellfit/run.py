@@ -11,6 +11,7 @@ nothing of training.
 """
 
 import contextlib
+import errno
 import json
 import re
 import secrets
@@ -66,9 +67,12 @@ class Run:
                 final = target if number == 1 else target.with_name(f"{target.name}-{number}")
                 if final.exists() and (folder is None or any(final.iterdir())):
                     continue
-                with contextlib.suppress(FileExistsError):
+                try:
                     unfinished.rename(final)
                     return cls(final)
+                except OSError as error:  # another process was quicker with this name
+                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                        raise
         except OSError as error:
             raise RunError(
                 f"The run folder {target} cannot be written: {error.strerror or error}. "
