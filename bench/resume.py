@@ -2,8 +2,8 @@
 
     python bench/resume.py --kills 100
 
-Each trial trains one of the recipes below in a process of its own, kills it after a random time (drawn over the whole
-length of the run, start-up and saving included), resumes it, kills that too in a third of the trials, and resumes to the
+Each trial trains one of the recipes below in a process of its own, kills it at a random instant (one in five over the
+whole length of the process, start-up included, the others while it trains, evaluates and saves), resumes it, kills that too in a third of the trials, and resumes to the
 end. Then the weights, the optimizer's state, the random generators, the best checkpoint, and every recorded loss,
 gradient norm and score must equal the uninterrupted run's, bit for bit. Exits with 1 if one does not.
 """
@@ -40,11 +40,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "training.gradient_accumulation_steps": 4,
         "optimizer.nesterov": True,
     },
-    "muon in bf16": {"optimizer.kind": "muon", "hardware.precision": "bf16"},
+    "muon in bf16": {
+        "optimizer.kind": "muon", "hardware.precision": "bf16",
+        "model": {"kind": "mlp", "widths": [64, 64], "norm": "layer", "dropout": 0.3},
+    },
     "lion, early stopping": {"optimizer.kind": "lion", "evaluation.patience": 2, "optimizer.learning_rate": 3e-3},
     "adafactor, recomputing": {"optimizer.kind": "adafactor", "hardware.activation_checkpointing": 1},
     "fp16 with loss scaling": {"hardware.precision": "fp16"},
-}
+}  # fmt: skip
 
 
 def main() -> None:
@@ -58,19 +61,25 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="wellfit-resume-"))
     print(f"{asked.kills} kills, instants from seed {seed}, torch {torch.__version__}", flush=True)
 
-    references, lengths = {}, {}
+    references: dict[str, Any] = {}
+    lengths: dict[str, float] = {}
+    trainings: dict[str, float] = {}
     for name, settings in RECIPES.items():
         began = time.perf_counter()
         finish(start(lambda name=name, settings=settings: train(settings, folder / name)), name)
         lengths[name], references[name] = time.perf_counter() - began, contents(folder / name)
+        trainings[name] = Run(folder / name).ended().seconds
 
     failures, where = [], Counter()
     for trial in range(asked.kills):
         name = list(RECIPES)[trial % len(RECIPES)]
         target = folder / f"{trial}"
-        landed = kill(
-            start(lambda name=name, target=target: train(RECIPES[name], target)), draw.uniform(0, lengths[name]), target
-        )
+        process = start(lambda name=name, target=target: train(RECIPES[name], target))
+        if draw.random() < 0.2:  # anywhere, start-up included
+            landed = kill(process, draw.uniform(0, lengths[name]), target)
+        else:  # while it trains, which is much shorter
+            wait_for(target)
+            landed = kill(process, draw.uniform(0, trainings[name]), target)
         where[landed] += 1
         again = (lambda target=target: api.resume(target, quiet=True)) if (target / "recipe.yaml").exists() else (
             lambda name=name, target=target: train(RECIPES[name], target))  # fmt: skip
@@ -124,6 +133,11 @@ def kill(process: int, after: float, folder: Path) -> str:
     if list(checkpoints.folder.glob(".*.unfinished")):
         return "while saving"
     return "between saves" if checkpoints.names() else "before the first checkpoint"
+
+
+def wait_for(folder: Path) -> None:
+    while not (folder / "recipe.yaml").exists():
+        time.sleep(0.001)
 
 
 def finish(process: int, name: str) -> None:

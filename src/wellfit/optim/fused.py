@@ -8,6 +8,7 @@ torch's, and so is every number: Loshchilov & Hutter 2019, algorithm 2.
     >>> optimizer = FusedAdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +28,9 @@ class FusedAdamW(torch.optim.AdamW):
         gradients = [[p.grad for p in group["params"]] for group in self.param_groups]
         scaled = getattr(self, "found_inf", None) is not None  # how GradScaler hands over what is to be undone
         if not self._lists or scaled or closure is not None or any(g is None for group in gradients for g in group):
-            plain = torch.optim.AdamW.step
-            if getattr(plain, "hooked", False):  # torch's wrapper for hooks, which is around this method already
-                plain = plain.__wrapped__  # type: ignore[attr-defined]
-            loss = plain(self, closure)
+            # Without torch's wrappers: the one for hooks is around this method already, and the one for the gradient mode
+            # loads the compiler, which takes seconds.
+            loss = inspect.unwrap(torch.optim.AdamW.step)(self, closure)
             self._lists = self._listed()
             return loss
         for group, grads, (parameters, means, squares, counts) in zip(
@@ -54,10 +54,16 @@ class FusedAdamW(torch.optim.AdamW):
             for group in self.param_groups
         ]
 
+    # torch marks these three as not for its compiler, and thereby loads it, which takes a second. So: what is beneath.
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = inspect.unwrap(torch.optim.Optimizer.state_dict)(self)
+        return state
+
     def load_state_dict(self, state_dict: Any) -> None:
-        super().load_state_dict(state_dict)
+        inspect.unwrap(torch.optim.Optimizer.load_state_dict)(self, state_dict)
         self._lists = self._listed()
 
     def add_param_group(self, param_group: Any) -> None:
-        super().add_param_group(param_group)
+        inspect.unwrap(torch.optim.Optimizer.add_param_group)(self, param_group)
         self._lists = []

@@ -13,6 +13,8 @@ Not here: schedules, clipping, loss scaling; they act on the groups and gradient
     >>> optimizer = build(model, Optimizer(kind="adamw", learning_rate=1e-3, weight_decay=0.01, beta2=0.999))
 """
 
+import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -85,16 +87,16 @@ def _rows_and_columns(shape: tuple[int, ...]) -> int:
 
 
 def update(optimizer: "torch.optim.Optimizer | Pair") -> None:
-    """`optimizer.step()`, without torch's wrapper around it where that has nothing to do.
+    """`optimizer.step()`, without torch's wrappers around it where they have nothing to do.
 
-    The wrapper opens a profiler range and calls step hooks, which costs a small step a twentieth; it is passed over as
-    long as no profiler runs and no hook is registered, on this optimizer or on all.
+    One opens a profiler range and calls step hooks, which costs a small step a twentieth; it is passed over as long as no
+    profiler runs and no hook is registered, on this optimizer or on all. The other loads torch's compiler at its first
+    call, which takes seconds, to switch gradients off.
     """
     if isinstance(optimizer, Pair):
         update(optimizer.first)
         update(optimizer.second)
         return
-    wrapped = getattr(type(optimizer).step, "__wrapped__", None)
     watched = (
         optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
@@ -102,10 +104,16 @@ def update(optimizer: "torch.optim.Optimizer | Pair") -> None:
         or hooks._global_optimizer_post_hooks
         or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
     )
-    if wrapped is None or watched:
+    if watched:
         optimizer.step()
     else:
-        wrapped(optimizer)
+        with torch.no_grad():
+            _bare_step(type(optimizer).step)(optimizer)
+
+
+@functools.cache
+def _bare_step(step: Callable[..., Any]) -> Callable[..., Any]:
+    return inspect.unwrap(step)
 
 
 class Pair:

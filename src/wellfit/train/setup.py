@@ -355,16 +355,17 @@ def torch_settings(recipe: Recipe) -> Iterator[None]:
     Deterministic kernels only, if wanted; and the compiler may trace a backward pass, which `compiled` needs.
     """
     switches = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled(), switches.fill_uninitialized_memory  # type: ignore[attr-defined]
+    before = torch.get_deterministic_debug_mode(), switches.fill_uninitialized_memory  # type: ignore[attr-defined]
     if recipe.training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use
-        torch.use_deterministic_algorithms(True)
+        # The same switch as use_deterministic_algorithms(True), which also loads the compiler, and that takes a second.
+        torch.set_deterministic_debug_mode("error")
         switches.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs every allocation
     with _tracing_backward() if recipe.hardware.compile else contextlib.nullcontext():
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before[0])
+            torch.set_deterministic_debug_mode(before[0])
             switches.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]
 
 
