@@ -2,10 +2,11 @@
 
     python bench/resume.py --kills 100
 
-Each trial trains one of the recipes below in a process of its own, kills it at a random instant (one in five over the
-whole length of the process, start-up included, the others while it trains, evaluates and saves), resumes it, kills that too in a third of the trials, and resumes to the
-end. Then the weights, the optimizer's state, the random generators, the best checkpoint, and every recorded loss,
-gradient norm and score must equal the uninterrupted run's, bit for bit. Exits with 1 if one does not.
+Each trial trains one of the recipes below in a process of its own and kills it at a random instant: one in five over the
+whole length of the process, start-up included, the others while it trains, evaluates and saves. It is resumed, killed once
+more in a third of the trials, and resumed to the end. Then the weights, the optimizer's state, the random generators, the
+best checkpoint, and every recorded loss, gradient norm and score must equal the uninterrupted run's, bit for bit. Exits
+with 1 if one does not.
 """
 
 import argparse

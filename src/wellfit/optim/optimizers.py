@@ -113,7 +113,8 @@ def update(optimizer: "torch.optim.Optimizer | Pair") -> None:
 
 @functools.cache
 def _bare_step(step: Callable[..., Any]) -> Callable[..., Any]:
-    return inspect.unwrap(step)
+    bare: Callable[..., Any] = inspect.unwrap(step)
+    return bare
 
 
 class Pair:
