@@ -149,10 +149,10 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool) -> Run:
             record.note(text)
         reason = turn(job, record)
         record.checkpoints.wait()
+        spent = time.perf_counter() - record.began
         if reason in ("finished", "early-stopping"):
             _finish(job, record)
         standing = job.standing
-        spent = time.perf_counter() - record.began
         record.emit(Ended(standing.step, reason, spent, standing.best_step, standing.best_value))
     finally:
         record.close()

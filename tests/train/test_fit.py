@@ -145,7 +145,9 @@ def test_modes_are_right_and_restored(tmp_path) -> None:
     frozen = nn.BatchNorm1d(3)
     model.append(frozen)
     fit(tmp_path / "a", model)
-    assert all(modes["train"])
+    look, *steps = modes["train"]  # before the first step, one batch is looked at, in evaluation mode
+    assert not look
+    assert all(steps)
     assert not any(modes["valid"])
     assert modes["valid"]
 
@@ -290,6 +292,14 @@ BAD = {
     "nothing to train": (lambda: dict(model=nn.ReLU()), ModelError, "train"),
     "data of no kind": (lambda: dict(train=7), DataError, "tuple of tensors"),
     "patience without validation": (lambda: dict(valid=None, evaluation__patience=2), RecipeError, "validation"),
+    "types that do not fit": (lambda: dict(train=(X.double(), Y)), ModelError, r"\[16, 6\] float64"),
+    "inputs of another size": (lambda: dict(model=nn.Linear(5, 3)), ModelError, "cannot be multiplied"),
+    "batch norm on single samples": (
+        lambda: dict(model=nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), training__batch_size=1), ModelError, "batch norm"),
+    "detached loss": (lambda: dict(loss=lambda outputs, _: outputs.sum().detach()), ModelError, "detached"),
+    "empty validation": (lambda: dict(valid=[]), DataError, "empty"),
+    "empty validation tensors": (lambda: dict(valid=(X[:0], Y[:0])), DataError, "empty"),
+    "numbers as data": (lambda: dict(train=(torch.tensor(1.0), torch.tensor(1))), DataError, "single number"),
     "metric of no name": (lambda: dict(evaluation__metric="acuracy"), RecipeError, "`accuracy`"),
     "no blocks to recompute": (lambda: dict(model=nn.Linear(6, 3), hardware__activation_checkpointing=1), ModelError, "blocks"),
     "pattern that matches nothing": (lambda: dict(optimizer__learning_rates={"head.*": 1.0}), RecipeError, "head"),

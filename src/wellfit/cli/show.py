@@ -124,7 +124,7 @@ def _line(path: str, value: Any, origin: Origin, recipe: Recipe) -> None:
 
 def _plain(value: Any) -> str:
     if value is None:
-        return "open"
+        return "not set"
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(map(_plain, value)) + "]"
     return f"{value:g}" if isinstance(value, float) else str(value)

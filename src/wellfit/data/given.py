@@ -79,6 +79,8 @@ class Whole:
         return InMemory(self.tensors, _order(self, recipe), device)
 
     def held(self, recipe: Recipe, device: str) -> Held:
+        if not self.samples:
+            raise DataError("The validation data is empty. Pass some, or none at all.")
         return Held.of_tensors(self.tensors, recipe.evaluation.batch_size or 1024, device)
 
     def fingerprint(self) -> str:
@@ -150,6 +152,8 @@ class Items:
                 f"The validation data is a {type(self.items).__name__}, which can be iterated only once, but it is needed at "
                 "each evaluation. Pass a list of batches, a DataLoader, a Dataset, or a tuple of tensors."
             )
+        if isinstance(self.items, Sized) and not len(self.items):
+            raise DataError("The validation data is empty. Pass some, or none at all.")
         return Held(lambda: self.items, 0, device)
 
     def fingerprint(self) -> str:
@@ -172,7 +176,11 @@ def read(data: Any, floating: torch.dtype = torch.float32) -> Whole | Samples | 
         data = (data,)
     if isinstance(data, tuple) and data and all(isinstance(part, (Tensor, np.ndarray)) for part in data):
         tensors = tuple(_tensor(part, floating) for part in data)
-        lengths = [len(tensor) if tensor.ndim else 0 for tensor in tensors]
+        if not all(tensor.ndim for tensor in tensors):
+            raise DataError(
+                "A tensor given as data is a single number; inputs and targets need one row per sample each."
+            )
+        lengths = [len(tensor) for tensor in tensors]
         if len(set(lengths)) > 1:
             raise DataError(
                 f"The tensors given as data have {' and '.join(map(str, lengths))} rows; inputs and targets need one row per "

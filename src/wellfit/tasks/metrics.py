@@ -38,8 +38,8 @@ class Classification:
         occurs = (actual + predicted) > 0
         f1 = 2 * right[occurs] / (actual + predicted)[occurs]
         return {
-            "accuracy": float(right.sum() / actual.sum().clamp(min=1)),
-            "f1": float(f1.mean()) if len(f1) else 0.0,
+            "accuracy": float(right.sum() / actual.sum()),  # NaN where nothing counts
+            "f1": float(f1.mean()),
         }
 
 

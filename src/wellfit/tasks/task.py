@@ -80,7 +80,8 @@ class Supervised:
         return sums
 
     def summarize(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        scores = {"loss": float(sums["loss"]) / max(float(sums["weight"]), 1e-12)}
+        weight = float(sums["weight"])
+        scores = {"loss": float(sums["loss"]) / weight if weight else float("nan")}  # all targets were masked
         for metric in self.metrics:
             scores |= metric.scores(sums)
         return scores

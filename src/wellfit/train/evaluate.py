@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wellfit.data.batches import Batch
 from wellfit.distributed import total
+from wellfit.errors import DataError
 from wellfit.tasks.task import Task
 
 
@@ -28,4 +29,8 @@ def evaluate(model: nn.Module, task: Task, batches: Iterable[Batch]) -> dict[str
     finally:
         for module, training in modes:
             module.training = training
+    if not sums:
+        raise DataError(
+            "The held-out data yields no batch, so there is nothing to score on. Pass some, or none at all."
+        )
     return task.summarize({name: total(value).cpu() for name, value in sums.items()})

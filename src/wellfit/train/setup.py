@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from wellfit import losses, optim, tasks
 from wellfit.data import given
@@ -30,7 +31,7 @@ from wellfit.defaults import Facts, resolve
 from wellfit.distributed import rank, world
 from wellfit.environment import device as device_for
 from wellfit.environment import multiplies_bf16
-from wellfit.errors import RecipeError, RunError
+from wellfit.errors import ModelError, RecipeError, RunError
 from wellfit.models.keras import adopted
 from wellfit.models.recompute import recompute
 from wellfit.optim.gradients import Gradients
@@ -292,6 +293,12 @@ def _assembled(
             "There is no validation set: nothing will tell how well this generalises, nor which weights are best. "
             "Hold out a share with `data.valid_share=0.1`, or name one with `data.valid=PATH` (in the library: pass `valid`)."
         )
+    micro = (recipe.training.batch_size or 2) // (world() * recipe.training.gradient_accumulation_steps)
+    if micro < 2 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise ModelError(
+            f"The model has batch norm, which needs at least two samples, and a micro-batch here has {micro}. Raise "
+            "`training.batch_size`, lower `training.gradient_accumulation_steps`, or use group or layer norm."
+        )
     if recipe.hardware.activation_checkpointing:
         recompute(model, recipe.hardware.activation_checkpointing)
     model.train()
@@ -315,18 +322,36 @@ def _assembled(
 def _look(task: Task, model: nn.Module, batches: Batches) -> list[str]:
     """One batch through the model, changing nothing: shapes, label ranges and lazy layers are settled before step 1.
 
-    Returns the names of the scores.
+    Returns the names of the scores. Raises a WellfitError for what does not fit together.
     """
     modes = [(module, module.training) for module in model.modules()]
-    with untouched_randomness(), torch.no_grad():
+    with untouched_randomness():
+        batch = batches.peek()
+        model.eval()
         try:
-            model.eval()
-            batch = batches.peek()
-            task.check(model, batch)
-            return list(task.summarize({name: value.cpu() for name, value in task.measure(model, batch).items()}))
+            with torch.no_grad():
+                task.check(model, batch)
+                scores = task.summarize({name: value.cpu() for name, value in task.measure(model, batch).items()})
+            loss = task.loss(model, batch)
+        except RuntimeError as error:
+            raise ModelError(f"The model cannot take a batch of {_described(batch)}: {_first_line(error)}.") from error
         finally:
             for module, training in modes:
                 module.training = training
+    if not loss.requires_grad:
+        raise ModelError(
+            "The loss does not depend on any trainable parameter, so there is nothing to learn: the model has none, all of them "
+            "are frozen, or the outputs are detached (`.detach()`, `.item()`, NumPy) on their way to the loss."
+        )
+    return list(scores)
+
+
+def _described(batch: Batch) -> str:
+    """Shapes and types of what is in a batch."""
+    if isinstance(batch, Tensor):
+        return f"{list(batch.shape)} {str(batch.dtype).removeprefix('torch.')}"
+    parts = batch.items() if isinstance(batch, Mapping) else enumerate(batch)
+    return " and ".join(_described(part) for _, part in parts if isinstance(part, Tensor))
 
 
 def _agrees(recipe: Recipe, validated: bool) -> None:
