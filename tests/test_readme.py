@@ -25,10 +25,9 @@ SHELL = [line.split("#")[0].strip() for line in re.findall(r"^    ((?:make|pip) 
 
 
 def execute(command: list[str], folder: Path, **more) -> str:
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONWARNINGS": "error",
-    }
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    if "pip" not in command:  # whose own warnings are not ours
+        environment["PYTHONWARNINGS"] = "error"
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False, **more
     )
