@@ -5,6 +5,8 @@ All come out as uint8 [N, C, H, W] in memory. Nothing is dropped: a file that ca
 
 import gzip
 import struct
+import zlib
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +26,7 @@ DEFAULT_SIZE = 64
 # ---- idx (LeCun's format: a magic number with type and dimensions, the sizes, the values, big-endian)
 
 
-def idx_pair(folder: Path, prefix: str) -> Arrays | None:
+def idx_pair(folder: Path, prefix: str, notes: list[str]) -> Arrays | None:
     """The images and labels of `prefix` (train, t10k) in a folder; None where neither file is there."""
     images = idx_file(folder, f"{prefix}-images")
     labels = idx_file(folder, f"{prefix}-labels")
@@ -35,25 +37,36 @@ def idx_pair(folder: Path, prefix: str) -> Arrays | None:
         raise DataError(
             f"{folder} holds {here.name if here else ''} but not the other half of the pair {prefix}-images and {prefix}-labels."
         )
-    return idx_arrays(images, labels)
+    return idx_arrays(images, labels, notes)
 
 
 def idx_file(folder: Path, stem: str) -> Path | None:
     return next((path for path in sorted(folder.glob(f"{stem}*")) if "idx" in path.name or path.suffix == ".gz"), None)
 
 
-def idx_arrays(images: Path, labels: Path) -> Arrays:
-    pixels, classes = idx(images), idx(labels)
-    if pixels.ndim not in (3, 4):
+def idx_arrays(images: Path, labels: Path, notes: list[str]) -> Arrays:
+    """uint8 [N, C, H, W] and int64 [N]. Raises DataError where the two files do not belong together."""
+    found, classes = idx(images), idx(labels)
+    if found.ndim not in (3, 4):
         raise DataError(
-            f"{images} holds an array of {pixels.ndim} dimensions; images have 3 (number, height, width) or 4."
+            f"{images} holds an array of {found.ndim} dimensions; images have 3 (number, height, width) or 4."
         )
-    if classes.ndim != 1 or len(classes) != len(pixels):
+    if classes.ndim != 1 or len(classes) != len(found):
         raise DataError(
-            f"{images} holds {len(pixels)} images, but {labels} holds labels of shape {list(classes.shape)}."
+            f"{images} holds {len(found)} images, but {labels} holds labels of shape {list(classes.shape)}."
         )
-    x = torch.from_numpy(pixels if pixels.ndim == 4 else pixels[:, None])
-    return Arrays(x.to(torch.uint8), torch.from_numpy(classes.astype(np.int64)))
+    whole = class_numbers(classes, str(labels))
+    return Arrays(pixels(found, str(images), notes), torch.from_numpy(whole))
+
+
+def class_numbers(labels: np.ndarray, where: str) -> np.ndarray:
+    """Labels [N] of any numeric type -> int64 [N]. Raises DataError for fractions and what int64 cannot hold."""
+    wrong = ~np.isfinite(labels) | (np.abs(labels.astype(np.float64)) > 2**53)
+    if labels.dtype.kind == "f":
+        wrong |= labels != np.rint(labels)
+    if wrong.any():
+        raise DataError(f"The labels in {where} should be class numbers, and one of them is {labels[wrong][0]:g}.")
+    return labels.astype(np.int64)
 
 
 def idx(path: Path) -> np.ndarray:
@@ -62,7 +75,7 @@ def idx(path: Path) -> np.ndarray:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES:
         raise DataError(
@@ -87,11 +100,16 @@ def idx(path: Path) -> np.ndarray:
 
 def pixels(array: np.ndarray, where: str, notes: list[str]) -> torch.Tensor:
     """Images [N, H, W], [N, H, W, C] or [N, C, H, W] of any numeric type -> uint8 [N, C, H, W]."""
+    if len(array) and not array[0].size:
+        raise DataError(f"The images in {where} have the shape {list(array.shape)}, which holds no pixels.")
     if array.ndim == 3:
         array = array[:, None]
-    elif array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4):
-        array = array.transpose(0, 3, 1, 2)
-    if not np.isfinite(array).all():
+    else:
+        first, last = array.shape[1] in (1, 3, 4), array.shape[3] in (1, 3, 4)
+        if first == last:  # both could be the channels, or neither
+            notes.append(f"The images in {where}, {list(array.shape)}, were taken as [number, channel, height, width].")
+        array = array.transpose(0, 3, 1, 2) if last and not first else array
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(
             f"{where} holds {int((~np.isfinite(array)).sum())} pixels that are NaN or infinite. Mend them first."
         )
@@ -100,13 +118,12 @@ def pixels(array: np.ndarray, where: str, notes: list[str]) -> torch.Tensor:
         raise DataError(
             f"The pixels in {where} go from {low:g} to {high:g}; they must be from 0 to 255, or from 0 to 1. Undo the normalisation: the model does it itself."
         )
-    if np.issubdtype(array.dtype, np.floating):
-        scale = 255.0 if high <= 1.0 else 1.0
-        scaled = array * scale
-        if np.abs(scaled - np.rint(scaled)).max(initial=0) > 1e-3:
-            notes.append(f"The pixels in {where} are fractions and were rounded to 256 levels.")
+    if array.dtype.kind == "f":
+        scaled = array * (255.0 if high <= 1.0 else 1.0)
         array = np.rint(scaled)
-    return torch.from_numpy(np.ascontiguousarray(array.astype(np.uint8)))
+        if np.abs(scaled - array).max(initial=0) > 1e-3:
+            notes.append(f"The pixels in {where} are fractions and were rounded to 256 levels.")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.uint8))
 
 
 # ---- folders
@@ -146,30 +163,64 @@ def folder_arrays(root: Path, classes: Sequence[str], size: int, notes: list[str
             f"{root} holds no pictures; they are looked for as CLASS/NAME with one of the endings {', '.join(PICTURES)}."
         )
     _fits(len(files) * 3 * size * size, size, root)
+    images = np.empty((len(files), 3, size, size), np.uint8)  # filled in place: the set is in memory once
 
-    def decoded(path: Path) -> Any:
-        return _picture(Image, path, size)
+    def decode(number: int) -> str:
+        images[number], remark = _picture(Image, files[number][0], size)
+        return remark
 
     with ThreadPoolExecutor(4) as pool:
-        images = list(pool.map(decoded, [path for path, _ in files]))
-    if all((image[0] == image[1]).all() and (image[0] == image[2]).all() for image in images):
-        images = [image[:1] for image in images]
-    return Arrays(torch.from_numpy(np.stack(images)), torch.tensor([label for _, label in files]))
+        remarks = Counter(pool.map(decode, range(len(files))))
+    for remark, count in remarks.items():
+        if remark:
+            notes.append(f"{count} pictures below {root} {remark}.")
+    grey = all((image[0] == image[1]).all() and (image[0] == image[2]).all() for image in images)
+    pixels = torch.from_numpy(images)
+    return Arrays(pixels[:, :1].clone() if grey else pixels, torch.tensor([label for _, label in files]))
 
 
-def _picture(Image: Any, path: Path, size: int) -> np.ndarray:
-    """uint8 [3, size, size]. Turned the way the camera was held."""
+def say_what_is_left_out(root: Path, bases: Sequence[Path], classes: Sequence[str], notes: list[str]) -> None:
+    """Notes on pictures below `root` that lie in no base/class, and on folders beside the classes that hold none."""
+    homes = {base / name for base in bases for name in classes}
+    strays = [path for path in sorted(root.rglob("*")) if path.parent not in homes and is_picture(path)]
+    if strays:
+        notes.append(
+            f"{len(strays)} pictures below {root} do not lie in the folder of a class and were left out, "
+            f"{strays[0].relative_to(root)} for one."
+        )
+    bare = [folder.name for folder in sorted(bases[0].iterdir()) if folder.is_dir() and folder not in {*homes, *bases}]
+    if bare:
+        notes.append(f"Folders in {bases[0]} that hold no pictures are no classes: {', '.join(bare)}.")
+
+
+def _picture(Image: Any, path: Path, size: int) -> tuple[np.ndarray, str]:
+    """uint8 [3, size, size], turned the way the camera was held, and what was lost on the way, if anything."""
     from PIL import ImageOps, UnidentifiedImageError
 
+    remark = ""
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode[0] in "IF":  # Pillow would clip these at 255: all white
+                image, remark = _eight_bits(Image, image), "have 16 bits a pixel and were rounded to 256 levels"
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = image.convert("RGBA")
+                if np.asarray(image)[..., 3].min() < 255:
+                    remark = "are transparent in places; the colours stored there were used"
+            image = image.convert("RGB")
+    except (OSError, EOFError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"The image {path} cannot be decoded ({error}). Replace it or take it out of the folder; nothing is left out silently."
         ) from None
     image = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1).copy()
+    return np.asarray(image).transpose(2, 0, 1), remark
+
+
+def _eight_bits(Image: Any, image: Any) -> Any:
+    values = np.asarray(image)
+    if image.mode == "F" or (values.size and (values.min() < 0 or values.max() > 65535)):
+        raise ValueError(f"its pixels, of mode {image.mode}, are not 8 or 16 bits; save it as 8 bits")
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))  # 65535 / 255
 
 
 def _fits(needed: int, size: int, root: Path) -> None:

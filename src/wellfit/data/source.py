@@ -9,7 +9,7 @@ a folder of folders of pictures           images by class; or train/, val/ and t
 'image-classification'
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,9 @@ from wellfit.data.split import split
 from wellfit.errors import DataError, RecipeError
 from wellfit.recipe import Data, nearest
 
-TABLES = (".csv", ".tsv", ".parquet", ".txt")
 NPZ_PAIRS = (
-    ("x_train", "y_train"), ("x", "y"), ("X", "y"), ("inputs", "targets"), ("images", "labels"), ("data", "labels"),
-    ("data", "label"), ("arr_0", "arr_1"),
+    ("x", "y"), ("X", "y"), ("inputs", "targets"), ("images", "labels"), ("data", "labels"), ("data", "label"),
+    ("arr_0", "arr_1"),
 )  # fmt: skip
 VALID_FOLDERS = ("val", "valid", "validation", "dev")
 
@@ -45,6 +44,7 @@ class Read:
     features: tuple[str, ...] = ()
     columns: dict[str, Any] = field(default_factory=dict)
     frame: Any = None  # a table is encoded after it is split, by its training rows alone
+    pictures: bool = False  # decoded from files, so grey and colour can be brought together
     test_share: float = 0.0
 
 
@@ -60,6 +60,9 @@ def load(data: Data, task: str | None = None) -> Loaded:
         raise RecipeError(
             f"`task` is {task}, but {data.source} holds data for {found.task}. Leave `task` open, or name other data."
         )
+    if found.frame is None:
+        _add_separate(found, data, notes)
+    _say_what_is_not_used(found, data, notes)
     train, valid, test = _split(found, data, notes)
     if len(found.classes):
         counts = torch.bincount(train.targets, minlength=len(found.classes))
@@ -77,7 +80,7 @@ def load(data: Data, task: str | None = None) -> Loaded:
         classes=found.classes,
         features=found.features,
         columns=found.columns,
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -86,33 +89,38 @@ def existing(path: str, field_name: str) -> Path:
     here = Path(path).expanduser()
     if here.exists():
         return here
-    siblings = [sibling.name for sibling in here.parent.iterdir()] if here.parent.is_dir() else []
-    sets = ", ".join(embedded.SETS)
-    near = nearest(path, embedded.SETS) or nearest(here.name, siblings)
-    raise DataError(
-        f"`{field_name}` is {path!r}, and nothing is there.{near} It can be the path of your data, or an embedded set: {sets}."
+    siblings = (
+        [sibling.name for sibling in here.parent.iterdir() if sibling.name[0] != "."] if here.parent.is_dir() else []
     )
+    sets = embedded.SETS if field_name == "data.source" else {}
+    near = nearest(path, sets) or nearest(here.name, siblings)
+    allowed = f" It can be the path of your data, or an embedded set: {', '.join(sets)}." if sets else ""
+    raise DataError(f"`{field_name}` is {path!r}, and nothing is there.{near}{allowed}")
 
 
-def read(path: Path, data: Data, task: str | None, notes: list[str]) -> Read:
-    """By what is at the path."""
+def read(path: Path, data: Data, task: str | None, notes: list[str], classes: Sequence[str] = ()) -> Read:
+    """By what is at the path. `classes` are the training set's, for a validation or test set that is read after it."""
     if path.is_dir():
-        if images.idx_file(path, "train-images") or images.idx_file(path, "train-labels"):
-            return _idx(path)
-        return _folder(path, data, notes)
+        if any(images.idx_file(path, f"{part}-{half}") for part in ("train", "t10k") for half in ("images", "labels")):
+            return _idx(path, notes, classes)
+        return _folder(path, data, notes, classes)
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty.")
-    if path.suffix == ".npz":
-        return _npz(path, task, notes)
-    if path.suffix.lower() in TABLES:
+    if path.suffix.lower() == ".npz":
+        return _npz(path, task, notes, classes)
+    if path.suffix.lower() in tables.ENDINGS:
         return _table(path, data, task, notes)
     if "idx" in path.name:
         labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
-        if labels == path or not labels.exists():
+        if "images" not in path.name:
+            raise DataError(
+                f"{path} has no `images` in its name. Name the file of the images; its labels are found beside it."
+            )
+        if not labels.exists():
             raise DataError(f"The labels of {path} were looked for in {labels.name} beside it, and it is not there.")
-        return _image_classes(images.idx_arrays(path, labels))
+        return _image_classes(images.idx_arrays(path, labels, notes), path, classes)
     raise DataError(
-        f"{path} is of no kind that is known: idx files, .npz, folders of pictures by class, and tables ({', '.join(TABLES)})."
+        f"{path} is of no kind that is known: idx files, .npz, folders of pictures by class, and tables ({', '.join(tables.ENDINGS)})."
     )
 
 
@@ -125,34 +133,43 @@ def _embedded(name: str) -> Read:
                 columns={"numeric": list(found.features)} if found.features else {})  # fmt: skip
 
 
-def _idx(folder: Path) -> Read:
-    train = images.idx_pair(folder, "train")
-    assert train is not None
-    return _image_classes(train, test=images.idx_pair(folder, "t10k"))
+def _idx(folder: Path, notes: list[str], classes: Sequence[str]) -> Read:
+    train, test = (images.idx_pair(folder, part, notes) for part in ("train", "t10k"))
+    if train is None and classes:  # a test set of its own may well be t10k alone
+        train, test = test, None
+    if train is None:
+        raise DataError(f"{folder} holds t10k-images, a test set, but no train-images to learn from.")
+    found = _image_classes(train, folder, classes)
+    if test is not None and len(test):
+        found.test = _image_classes(test, folder, found.classes).train
+    return found
 
 
-def _image_classes(train: Arrays, test: Arrays | None = None) -> Read:
-    if not len(train):
-        raise DataError("The training images are an empty array: there is nothing to learn from.")
-    targets, names = _numbered(train.targets)
-    test = Arrays(test.inputs, _renumbered(test.targets, names, "the test set")) if test is not None else None
-    return Read("image-classification", Arrays(train.inputs, targets), test=test, classes=names)
+def _image_classes(arrays: Arrays, path: Path, classes: Sequence[str]) -> Read:
+    if not len(arrays):
+        raise DataError(f"The images in {path} are an empty array: there is nothing to learn from.")
+    targets, names = _numbered(arrays.targets, classes, path)
+    return Read("image-classification", Arrays(arrays.inputs, targets), classes=names)
 
 
-def _folder(root: Path, data: Data, notes: list[str]) -> Read:
+def _folder(root: Path, data: Data, notes: list[str], classes: Sequence[str]) -> Read:
     size = data.image_size or images.DEFAULT_SIZE
     base = root / "train" if (root / "train").is_dir() else root
-    classes = [folder.name for folder in images.class_folders(base)]
-    if len(classes) < 2:
+    names = tuple(classes) or tuple(folder.name for folder in images.class_folders(base))
+    if len(names) < 2:
         raise DataError(
-            f"{base} has {len(classes)} folders with pictures in them; pictures are looked for as CLASS/NAME, with a folder for each "
+            f"{base} has {len(names)} folders with pictures in them; pictures are looked for as CLASS/NAME, with a folder for each "
             "of at least two classes. For other data, name the file itself (.npz, .csv, .parquet) or the folder of idx files."
         )
-    found = Read("image-classification", images.folder_arrays(base, classes, size, notes), classes=tuple(classes))
+    found = Read("image-classification", images.folder_arrays(base, names, size, notes), classes=names, pictures=True)
+    bases = [base]
     if base != root:
         valid = next((root / name for name in VALID_FOLDERS if (root / name).is_dir()), None)
-        found.valid = images.folder_arrays(valid, classes, size, notes) if valid else None
-        found.test = images.folder_arrays(root / "test", classes, size, notes) if (root / "test").is_dir() else None
+        if valid is not None:
+            found.valid, bases = images.folder_arrays(valid, names, size, notes), [*bases, valid]
+        if (root / "test").is_dir():
+            found.test, bases = images.folder_arrays(root / "test", names, size, notes), [*bases, root / "test"]
+    images.say_what_is_left_out(root, bases, names, notes)
     notes.append(f"Pictures were brought to {size} x {size} pixels; `data.image_size` sets another size.")
     return _alike_in_channels(found)
 
@@ -168,7 +185,7 @@ def _alike_in_channels(found: Read) -> Read:
     return found
 
 
-def _npz(path: Path, task: str | None, notes: list[str]) -> Read:
+def _npz(path: Path, task: str | None, notes: list[str], classes: Sequence[str]) -> Read:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -176,21 +193,38 @@ def _npz(path: Path, task: str | None, notes: list[str]) -> Read:
         raise DataError(
             f"{path} cannot be read: {error}. Arrays of objects are not read, because that could run code."
         ) from None
-    pair = next((pair for pair in NPZ_PAIRS if set(pair) <= set(arrays)), None)
-    if pair is None:
+    train, valid, test = (_npz_pair(arrays, part) for part in (("", "train"), VALID_FOLDERS, ("test",)))
+    if train is None:
         raise DataError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}; inputs and labels are looked for as {' or '.join(f'{a} and {b}' for a, b in NPZ_PAIRS[:5])}."
+            f"{path} holds {', '.join(arrays) or 'nothing'}; inputs and labels are looked for as "
+            f"{' or '.join(f'{a} and {b}' for a, b in NPZ_PAIRS[:5])}, or x_train and y_train with x_test and y_test."
         )
-    x, y = (arrays[name] for name in pair)
-    found = _from_arrays(x, y, path, task, notes)
-    if {"x_test", "y_test"} <= set(arrays):
-        test = _from_arrays(arrays["x_test"], arrays["y_test"], path, found.task, notes, found.classes)
-        found.test = test.train
+    left = [name for name in arrays if name not in {*train, *(valid or ()), *(test or ())}]
+    if left:
+        notes.append(f"The arrays {', '.join(left)} in {path.name} have no known name or partner and were not used.")
+    found = _from_arrays(arrays[train[0]], arrays[train[1]], path, task, notes, classes)
+    for name, pair in (("valid", valid), ("test", test)):
+        if pair is not None:
+            x, y = (arrays[half] for half in pair)
+            part = _from_arrays(x, y, path, found.task, notes, found.classes)
+            setattr(found, name, part.train)
+    _same_shapes(found, path)
     return found
 
 
+def _npz_pair(arrays: Container[str], parts: Sequence[str]) -> tuple[str, str] | None:
+    """The names of the inputs and targets of a part: x_train and y_train, train_images and train_labels, x and y."""
+    for part in parts:
+        for pair in NPZ_PAIRS:
+            for form in ("{1}_{0}", "{0}_{1}") if part else ("{1}",):
+                inputs, targets = (form.format(part, name) for name in pair)
+                if inputs in arrays and targets in arrays:
+                    return inputs, targets
+    return None
+
+
 def _from_arrays(
-    x: np.ndarray, y: np.ndarray, path: Path, task: str | None, notes: list[str], classes: Sequence[str] = ()
+    x: np.ndarray, y: np.ndarray, path: Path, task: str | None, notes: list[str], classes: Sequence[str]
 ) -> Read:
     if x.dtype.kind not in "iufb" or y.dtype.kind not in "iufbUS":
         raise DataError(
@@ -201,54 +235,67 @@ def _from_arrays(
         raise DataError(
             f"The inputs in {path} have the shape {list(x.shape)} and the targets {list(y.shape)}; targets must be one for each sample."
         )
-    if not len(x):
-        raise DataError(f"The arrays in {path} are empty: there is nothing to learn from.")
+    if not x.size:
+        raise DataError(f"The inputs in {path}, {list(x.shape)}, are empty: there is nothing to learn from.")
     if x.ndim in (3, 4):
         targets, names = _labels(y, path, classes)
         return Read("image-classification", Arrays(images.pixels(x, str(path), notes), targets), classes=names)
     if x.ndim != 2:
         raise DataError(f"The inputs in {path} have {x.ndim} dimensions; rows have 2 and images 3 or 4.")
-    wrong = ~np.isfinite(x)
-    if wrong.any():
-        row, column = (int(k[0]) for k in np.nonzero(wrong))
-        raise DataError(
-            f"The inputs in {path} have {int(wrong.sum())} values that are NaN or infinite, the first in row {row}, column {column} (both from 0)."
-        )
-    rows = torch.from_numpy(x.astype(np.float32))
-    numbers = task == "tabular-regression" if task else y.dtype.kind == "f" and not (y == np.rint(y)).all()
+    rows = _finite(x, f"The inputs in {path}")
     names = tuple(f"x{i}" for i in range(x.shape[1]))
     columns = {"numeric": list(names)}
-    if numbers:
-        if y.dtype.kind == "f" and not np.isfinite(y).all():
-            raise DataError(
-                f"The targets in {path} have {int((~np.isfinite(y)).sum())} values that are NaN or infinite."
-            )
+    if not _are_labels(y, path, task, notes):
+        if y.dtype.kind in "US":
+            raise DataError(f"`task` is {task}, but the targets in {path} are texts, {str(y[0])!r} for one.")
         return Read(
-            "tabular-regression", Arrays(rows, torch.from_numpy(y.astype(np.float32))), features=names, columns=columns
+            "tabular-regression", Arrays(rows, _finite(y, f"The targets in {path}")), features=names, columns=columns
         )
     targets, found = _labels(y, path, classes)
     return Read("tabular-classification", Arrays(rows, targets), classes=found, features=names, columns=columns)
 
 
+def _finite(array: np.ndarray, what: str) -> Tensor:
+    """float32 of the same shape. Raises DataError for NaN, infinities, and what float32 cannot hold."""
+    wrong = ~(np.abs(array.astype(np.float64)) <= np.finfo(np.float32).max)  # true for NaN
+    if wrong.any():
+        where = " and ".join(
+            f"{name} {axis[0]}" for name, axis in zip(("row", "column"), np.nonzero(wrong), strict=False)
+        )
+        raise DataError(
+            f"{what} have {int(wrong.sum())} values that are NaN, infinite or beyond float32, the first in {where} (counted from 0). "
+            "Mend them, or take those rows out."
+        )
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _are_labels(y: np.ndarray, path: Path, task: str | None, notes: list[str]) -> bool:
+    """Whether the targets of rows are classes: as the task says, else by type and by how often each value comes."""
+    if task is not None:
+        return task != "tabular-regression"
+    if y.dtype.kind in "bUS":
+        return True
+    if (y == y[0]).all():
+        raise DataError(f"The targets in {path} are all {y[0]:g}; there is nothing to tell apart.")
+    most = len(y) if y.dtype.kind in "iu" else tables.FEW_CLASSES  # whoever stores integers means classes
+    return tables.few_values(y.astype(np.float64), f"target in {path.name}", notes, most)
+
+
 def _labels(y: np.ndarray, path: Path, classes: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
-    if y.dtype.kind == "f" and not (np.isfinite(y) & (y == np.rint(y))).all():
-        wrong = y[~(np.isfinite(y) & (y == np.rint(y)))][0]
-        raise DataError(f"The labels in {path} should be class numbers, and one of them is {wrong:g}.")
-    if y.dtype.kind in "US":
-        texts = [str(value) for value in y]
-        names = tuple(classes) or tuple(sorted(set(texts)))
-        unknown = next((text for text in texts if text not in names), None)
-        if unknown is not None:
-            raise DataError(f"{path} has the test class {unknown!r}, which the training labels do not have.")
-        return torch.tensor([names.index(text) for text in texts]), names
-    labels = torch.from_numpy(y.astype(np.int64))
-    return (_renumbered(labels, tuple(classes), str(path)), tuple(classes)) if classes else _numbered(labels)
+    if y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8", "replace")
+    if y.dtype.kind == "U":
+        names = tuple(classes) or tuple(sorted(set(y.tolist())))
+        return _numbers_of(y.tolist(), names, path), names
+    return _numbered(torch.from_numpy(images.class_numbers(y, str(path))), classes, path)
 
 
 def _table(path: Path, data: Data, task: str | None, notes: list[str]) -> Read:
-    frame = tables.read(path)
+    if task is not None and not task.startswith("tabular"):
+        raise RecipeError(f"`task` is {task}, but {path} is a table. Leave `task` open, or name other data.")
+    frame = tables.read(path, notes)
     target = tables.target_column(frame, data, path)
-    classes = tables.is_classes(frame[target], task, notes)
+    classes = tables.is_classes(frame[target], task, path, notes)
     if classes:
         targets, names = tables.class_targets(frame[target], None, path)
     else:
@@ -257,34 +304,68 @@ def _table(path: Path, data: Data, task: str | None, notes: list[str]) -> Read:
     return Read(kind, Arrays(torch.zeros(len(frame), 0), targets), classes=names, frame=frame)
 
 
+# ---- separate sets
+
+
+def _add_separate(found: Read, data: Data, notes: list[str]) -> None:
+    """Validation and test sets that have a path of their own, in place of any that came with the data."""
+    for name, path in (("valid", data.valid), ("test", data.test)):
+        if path is None:
+            continue
+        there = existing(path, f"data.{name}")
+        if there.suffix.lower() in tables.ENDINGS:
+            raise DataError(
+                f"`data.{name}` is {path}, a table, but {data.source} is none. Both must be of the same kind."
+            )
+        other = read(there, data, found.task, notes, found.classes)
+        if other.task != found.task:
+            raise DataError(f"{path} holds data for {other.task}, but {data.source} for {found.task}.")
+        if other.valid is not None or other.test is not None:
+            notes.append(
+                f"Of {path} only the training part is used, as the {name} set; its own held-out parts are not."
+            )
+        setattr(found, name, other.train)
+    if found.pictures:
+        _alike_in_channels(found)
+    _same_shapes(found, data.source)
+
+
+def _same_shapes(found: Read, path: Path | str) -> None:
+    for name, part in (("validation", found.valid), ("test", found.test)):
+        if part is not None and part.inputs.shape[1:] != found.train.inputs.shape[1:]:
+            raise DataError(
+                f"A {name} sample has the shape {list(part.inputs.shape[1:])}, but a training sample in {path} {list(found.train.inputs.shape[1:])}."
+            )
+
+
+def _say_what_is_not_used(found: Read, data: Data, notes: list[str]) -> None:
+    """Settings that have no effect on data of this kind."""
+    idle = [name for name in ("target", "categorical", "ignore") if getattr(data, name)] if found.frame is None else []
+    if data.image_size is not None and not found.pictures:
+        idle.append("image_size")
+    if data.test_share and (found.test is not None or data.test is not None):
+        idle.append("test_share")
+    if idle:
+        notes.append(f"Without effect on {data.source}: {', '.join(f'`data.{name}`' for name in idle)}.")
+
+
 # ---- splitting
 
 
 def _split(found: Read, data: Data, notes: list[str]) -> tuple[Arrays, Arrays | None, Arrays | None]:
-    """Test first, then validation from what is left, then separate sets in their place."""
+    """Test first, then validation from what is left; a set that came separately stays whole."""
     samples, targets = torch.arange(len(found.train)), found.train.targets
-    stratify = bool(found.classes)
+    how: dict[str, Any] = dict(seed=data.split_seed, stratify=bool(found.classes), names=found.classes)
     share = data.test_share if data.test_share is not None else found.test_share
     held: dict[str, Tensor] = {}
     if share and found.test is None and data.test is None:
-        samples, held["test"] = split(samples, targets, share, seed=data.split_seed, what="test", stratify=stratify)
+        samples, held["test"] = split(samples, targets, share, what="test", **how)
     if data.valid_share and found.valid is None and data.valid is None:
-        samples, held["valid"] = split(
-            samples, targets, data.valid_share, seed=data.split_seed, what="validation", stratify=stratify
-        )
+        samples, held["valid"] = split(samples, targets, data.valid_share, what="validation", **how)
     if found.frame is not None:
         return _split_table(found, data, samples, held, notes)
-    parts = {"valid": found.valid, "test": found.test} | {
-        name: found.train.take(numbers) for name, numbers in held.items()
-    }
-    for name, path in (("valid", data.valid), ("test", data.test)):
-        if path is not None:
-            other = read(existing(path, f"data.{name}"), data, found.task, notes)
-            if other.train.inputs.shape[1:] != found.train.inputs.shape[1:]:
-                raise DataError(
-                    f"A sample in {path} has the shape {list(other.train.inputs.shape[1:])}, and one in {data.source} {list(found.train.inputs.shape[1:])}."
-                )
-            parts[name] = Arrays(other.train.inputs, _as_in_training(other, found, path))
+    parts = {"valid": found.valid, "test": found.test}
+    parts |= {name: found.train.take(numbers) for name, numbers in held.items()}
     return found.train.take(samples), parts["valid"], parts["test"]
 
 
@@ -292,56 +373,49 @@ def _split_table(
     found: Read, data: Data, samples: Tensor, held: dict[str, Tensor], notes: list[str]
 ) -> tuple[Arrays, Arrays | None, Arrays | None]:
     path, frame = Path(data.source), found.frame
+    tables.encoding(frame, data, path, [])  # what is wrong is told of the whole file, wherever the row went
     rows = frame.iloc[samples.numpy()]
-    tables.encoding(
-        frame, data, path, []
-    )  # what is wrong is told with the row number in the file, wherever the row went
-    how = tables.encoding(rows.reset_index(drop=True), data, path, notes)
+    how = tables.encoding(rows, data, path, notes)
     found.features, found.columns = how.features, how.as_dict()
     parts: dict[str, Arrays | None] = {"valid": None, "test": None}
     for name, numbers in held.items():
-        parts[name] = Arrays(
-            tables.encoded(frame.iloc[numbers.numpy()], how, data, path, notes), found.train.targets[numbers]
-        )
+        inputs = tables.encoded(frame.iloc[numbers.numpy()], how, data, path, notes)
+        parts[name] = Arrays(inputs, found.train.targets[numbers])
     for name, other in (("valid", data.valid), ("test", data.test)):
         if other is not None:
             there = existing(other, f"data.{name}")
-            table = tables.read(there)
-            tables.same_columns(frame, table, there)
+            table = tables.read(there, notes)
+            tables.same_columns(frame, table, data, there)
             column = table[data.target]
             targets = (
                 tables.class_targets(column, found.classes, there)[0]
                 if found.classes
-                else tables.number_targets(column, there)
+                else tables.number_targets(column, there, held_out=True)
             )
             parts[name] = Arrays(tables.encoded(table, how, data, there, notes), targets)
     train = Arrays(tables.encoded(rows, how, data, path, notes), found.train.targets[samples])
     return train, parts["valid"], parts["test"]
 
 
-def _as_in_training(other: Read, found: Read, path: str) -> Tensor:
-    if not found.classes:
-        return other.train.targets
-    strangers = [name for name in other.classes if name not in found.classes]
-    if strangers:
-        raise DataError(
-            f"{path} has the class {strangers[0]!r}, which the training data does not have ({', '.join(found.classes)})."
-        )
-    numbers = torch.tensor([found.classes.index(name) for name in other.classes])
-    return numbers[other.train.targets]
+# ---- classes
 
 
-def _numbered(labels: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-    """Arbitrary whole numbers as classes from 0, and what they were."""
+def _numbered(labels: Tensor, classes: Sequence[str], path: Path) -> tuple[Tensor, tuple[str, ...]]:
+    """Arbitrary whole numbers as classes from 0, and what they were; by `classes`, where those are known already."""
     values, numbers = torch.unique(labels, return_inverse=True)
+    names = tuple(map(str, values.tolist()))
+    if classes:
+        return _numbers_of(names, classes, path)[numbers], tuple(classes)
     if len(values) < 2:
-        raise DataError(f"All labels are {int(values[0])}; there is nothing to tell apart.")
-    return numbers, tuple(map(str, values.tolist()))
+        raise DataError(f"All labels in {path} are {names[0]}; there is nothing to tell apart.")
+    return numbers, names
 
 
-def _renumbered(labels: Tensor, names: Sequence[str], where: str) -> Tensor:
-    known = {int(name): i for i, name in enumerate(names)}
-    strangers = [label for label in torch.unique(labels).tolist() if label not in known]
-    if strangers:
-        raise DataError(f"The label {strangers[0]} is in {where}, and no training sample has it ({', '.join(names)}).")
-    return torch.tensor([known[label] for label in labels.tolist()])
+def _numbers_of(labels: Sequence[str], classes: Sequence[str], path: Path) -> Tensor:
+    number = {name: i for i, name in enumerate(classes)}
+    stranger = next((label for label in labels if label not in number), None)
+    if stranger is not None:
+        raise DataError(
+            f"{path} has the class {stranger!r}, which the training data does not have ({', '.join(classes)})."
+        )
+    return torch.tensor([number[label] for label in labels])

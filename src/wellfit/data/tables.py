@@ -1,9 +1,11 @@
 """Tables from CSV and Parquet files: which columns are numbers, which are categories, and what is wrong with the rest.
 
 Statistics that encode a row (categories, means that fill gaps) come from the training rows alone and are kept as plain
-data, so that new rows are encoded the same way. Nothing is guessed silently: what was deduced is in the notes.
+data, so that new rows are encoded the same way. Nothing is guessed silently: what was deduced is in the notes. Rows are
+told as a spreadsheet shows them: the header is row 1, and blank lines count.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,44 +18,93 @@ from torch import Tensor
 from wellfit.errors import DataError, MissingExtra, RecipeError
 from wellfit.recipe import Data, nearest
 
+ENDINGS = (".csv", ".tsv", ".parquet", ".txt")
 MOST_CATEGORIES = 100
 FEW_CLASSES = 20  # whole numbers with at most so many distinct values, each at least five times on average, are classes
 GAPS = ("", "na", "n/a", "nan", "null", "none", "?", "-")
+DATE = re.compile(r"\d{4}[-/]\d{1,2}|\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}( .*)?")
+DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 
 
-def read(path: Path) -> Any:
-    """A pandas DataFrame of a .csv, .tsv or .parquet file, every column as it stands."""
+def read(path: Path, notes: list[str]) -> Any:
+    """A pandas DataFrame of a .csv, .tsv or .parquet file, every column as it stands; `index + 2` is the row in the file."""
+    if path.is_dir() or path.suffix.lower() not in ENDINGS:
+        raise DataError(f"{path} is not a table. What goes with a table must be one too ({', '.join(ENDINGS)}).")
     try:
         import pandas as pd
     except ImportError:
         raise MissingExtra("pandas", "tabular", "Reading a table") from None
     try:
-        if path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)
-        else:
-            separator = "\t" if path.suffix.lower() == ".tsv" else _separator(path)
-            head = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, skipinitialspace=True).iloc[0]
-            twice = head[head.duplicated()]
-            if len(twice):
-                raise DataError(f"{path} has the column {twice.iloc[0]!r} more than once. Rename one of them.")
-            frame = pd.read_csv(path, sep=separator, skipinitialspace=True, low_memory=False)
+        frame = _parquet(path, notes) if path.suffix.lower() == ".parquet" else _csv(path)
+    except DataError:
+        raise
     except ImportError:
         raise MissingExtra("pyarrow", "tabular", "Reading a Parquet file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8 ({error}). Save it as CSV with the encoding UTF-8.") from None
     except (ValueError, OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path} cannot be read as a table: {' '.join(str(error).split())}.") from None
+    frame.columns = [str(name).strip() for name in frame.columns]
+    _unique(list(frame.columns), path)
+    blank = frame.isna().all(axis=1).to_numpy()
+    if blank.any() and not blank.all():
+        first = int(frame.index[int(blank.argmax())]) + 2
+        notes.append(
+            f"{int(blank.sum())} rows of {path.name} hold nothing and were left out, the first is row {first}."
+        )
+        frame = frame[~blank].infer_objects()
     if not len(frame):
         raise DataError(f"{path} has a header and no rows: there is nothing to learn from.")
-    frame.columns = [str(name) for name in frame.columns]
     return frame
 
 
-def _separator(path: Path) -> str:
-    """The commonest of , ; tab and | in the first line."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        first = file.readline()
-    return max(",;\t|", key=first.count)
+def _csv(path: Path) -> Any:
+    import pandas as pd
+
+    separator, above = _opening(path)
+    how = dict(sep=separator, skipinitialspace=True, skip_blank_lines=False, skiprows=above)
+    head = [str(name).strip() for name in pd.read_csv(path, header=None, nrows=1, dtype=str, **how).iloc[0].dropna()]
+    if all(map(_is_number, head)) and (len(set(head)) < len(head) or any("." in name for name in head)):
+        raise DataError(
+            f"The first line of {path} holds numbers ({_listed(head[:3])}, ...), not the names of the columns. Put a line with names above it."
+        )
+    _unique(head, path)
+    frame = pd.read_csv(path, low_memory=False, **how)
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first cells for row labels and shifted the names
+        raise DataError(
+            f"The rows of {path} have more cells than its header has names ({len(head)}). Name every column, or remove what is too much."
+        )
+    frame.index = frame.index + above
+    return frame
+
+
+def _parquet(path: Path, notes: list[str]) -> Any:
+    import pandas as pd
+
+    frame = pd.read_parquet(path)
+    if frame.index.names[0] is not None:
+        frame = frame.reset_index()  # a column of the file that pandas had made row labels of
+    elif not isinstance(frame.index, pd.RangeIndex):
+        notes.append(f"The row labels stored in {path.name} have no name and were left out.")
+    return frame.set_axis(range(len(frame)), axis=0)
+
+
+def _opening(path: Path) -> tuple[str, int]:
+    """The commonest of , ; tab and | in the first line that is not blank, and how many lines are above it."""
+    above, first = 0, ""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for above, first in enumerate(file):  # noqa: B007 - both are used after the loop
+            if first.strip():
+                break
+    return ("\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=first.count)), above
+
+
+def _unique(names: Sequence[str], path: Path) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{path} has the column {name!r} more than once. Rename one of them.")
+        seen.add(name)
 
 
 @dataclass(frozen=True)
@@ -94,11 +145,16 @@ def target_column(frame: Any, data: Data, path: Path) -> str:
     return data.target
 
 
-def same_columns(frame: Any, other: Any, path: Path) -> None:
-    missing = [name for name in frame.columns if name not in other.columns]
+def same_columns(frame: Any, other: Any, data: Data, path: Path) -> None:
+    """Raises DataError unless `other` has the columns that the training table is read for, and no more."""
+    missing = [name for name in frame.columns if name not in other.columns and name not in data.ignore]
+    extra = [name for name in other.columns if name not in frame.columns and name not in data.ignore]
     if missing:
+        near = nearest(missing[0], extra)
+        raise DataError(f"{path} lacks the column {missing[0]!r} that the training table has.{near}")
+    if extra:
         raise DataError(
-            f"{path} lacks the column {missing[0]!r} that the training table has.{nearest(missing[0], other.columns)}"
+            f"{path} has the column {extra[0]!r}, which the training table does not have. Remove it, so that it is sure that both mean the same."
         )
 
 
@@ -109,15 +165,13 @@ def encoding(frame: Any, data: Data, path: Path, notes: list[str]) -> Encoding:
         if name == data.target or name in data.ignore:
             continue
         column = frame[name]
-        if _is_date(column):
-            raise DataError(
-                f"The column {name!r} of {path} holds dates, which are no numbers. Put it in `data.ignore`, or make columns of it (day, weekday, ...)."
-            )
-        if name in data.categorical or _is_text(column, path, name):
+        chosen = name in data.categorical
+        if not chosen:
+            _refuse_other_kinds(column, path)
+        if chosen or _is_text(column, path):
             values = _texts(column)
-            gaps = int((values == "").sum())
-            if gaps and data.missing == "error":
-                raise _gap(name, path, gaps, int(np.flatnonzero(values == "")[0]))
+            if (values == "").any() and data.missing == "error":
+                raise _gap(column, path, values == "")
             kinds = sorted(set(values))
             if len(kinds) > MOST_CATEGORIES:
                 raise DataError(
@@ -127,13 +181,13 @@ def encoding(frame: Any, data: Data, path: Path, notes: list[str]) -> Encoding:
             categories[name] = tuple(kinds)
         else:
             numbers = _numbers(column)
-            gaps = int((~np.isfinite(numbers)).sum())
-            if gaps == len(numbers):
+            known = np.isfinite(numbers)
+            if not known.any():
                 raise DataError(f"The column {name!r} of {path} is empty. Put it in `data.ignore`.")
-            if gaps and data.missing == "error":
-                raise _gap(name, path, gaps, int(np.flatnonzero(~np.isfinite(numbers))[0]))
+            if not known.all() and data.missing == "error":
+                raise _gap(column, path, ~known)
             numeric.append(name)
-            fill[name] = float(numbers[np.isfinite(numbers)].mean())
+            fill[name] = float(numbers[known].mean())
     if not numeric and not categories:
         raise DataError(f"{path} has no column left to learn from besides the target {data.target!r}.")
     if categories:
@@ -147,44 +201,54 @@ def encoded(frame: Any, how: Encoding, data: Data, path: Path, notes: list[str])
     """float32 [N, F]. Gaps are filled and unseen categories left all zero, each with a count in the notes."""
     parts = []
     for name in how.numeric:
-        _is_text(frame[name], path, name)
-        numbers = _numbers(frame[name])
+        column = frame[name]
+        _is_text(column, path, numbers_only=True)
+        numbers = _numbers(column)
         gaps = ~np.isfinite(numbers)
         if gaps.any():
             if data.missing == "error":
-                raise _gap(name, path, int(gaps.sum()), int(np.flatnonzero(gaps)[0]))
+                raise _gap(column, path, gaps)
             notes.append(
                 f"{int(gaps.sum())} gaps in the column {name!r} of {path.name} were filled with the training mean, {how.fill[name]:.4g}."
             )
             numbers = np.where(gaps, how.fill[name], numbers)
-        parts.append(numbers[:, None])
+        parts.append(_single(numbers, column, path)[:, None])
     for name, values in how.categories.items():
         texts = _texts(frame[name])
+        if (texts == "").any():
+            if data.missing == "error":
+                raise _gap(frame[name], path, texts == "")
+            notes.append(
+                f"{int((texts == '').sum())} gaps in the column {name!r} of {path.name} were taken as a category of their own."
+            )
         one_hot = texts[:, None] == np.array(values, dtype=object)[None, :]
         unseen = ~one_hot.any(1)
         if unseen.any():
-            first = texts[int(np.flatnonzero(unseen)[0])]
+            first = texts[int(unseen.argmax())]
             notes.append(
                 f"{int(unseen.sum())} rows of {path.name} have a value of {name!r} that no training row has ({first!r}); their inputs for it are all 0."
             )
-        parts.append(one_hot)
-    return torch.from_numpy(np.concatenate(parts, axis=1).astype(np.float32))
+        parts.append(one_hot.astype(np.float32))
+    return torch.from_numpy(np.concatenate(parts, axis=1))
 
 
-def is_classes(column: Any, task: str | None, notes: list[str]) -> bool:
+def is_classes(column: Any, task: str | None, path: Path, notes: list[str]) -> bool:
     """Whether the target is classes or numbers: as the recipe says, else deduced, with a note."""
     if task is not None:
         return task == "tabular-classification"
-    name, count, rows = column.name, column.nunique(), len(column)
-    if column.dtype == bool or not _looks_numeric(column):
+    if column.dtype.kind == "b" or _is_text(column, path, otherwise="set `task=tabular-classification`"):
         return True
-    numbers = _numbers(column)
+    return few_values(_numbers(column), f"target {column.name!r}", notes)
+
+
+def few_values(numbers: np.ndarray, what: str, notes: list[str], most: int = FEW_CLASSES) -> bool:
+    """Whether numbers [N] are classes: whole, at most `most` distinct, each five times on average. Says so in a note."""
     finite = numbers[np.isfinite(numbers)]
-    whole = bool((finite == np.rint(finite)).all())
-    few = whole and count <= FEW_CLASSES and rows >= 5 * count
+    count, rows = len(np.unique(finite)), len(numbers)
+    few = bool((finite == np.rint(finite)).all()) and count <= most and rows >= 5 * count
     kind, other = ("classes", "tabular-regression") if few else ("numbers", "tabular-classification")
     notes.append(
-        f"The target {name!r} was taken as {kind} ({count} different values in {rows} rows). If it is not, set `task={other}`."
+        f"The {what} was taken as {kind} ({count} different values in {rows} rows). If it is not, set `task={other}`."
     )
     return few
 
@@ -192,8 +256,9 @@ def is_classes(column: Any, task: str | None, notes: list[str]) -> bool:
 def class_targets(column: Any, classes: Sequence[str] | None, path: Path) -> tuple[Tensor, tuple[str, ...]]:
     """Class numbers [N] and names; `classes` are the training table's, for the others."""
     texts = _texts(column)
-    if (texts == "").any():
-        raise _gap(str(column.name), path, int((texts == "").sum()), int(np.flatnonzero(texts == "")[0]), target=True)
+    gaps = ~np.isfinite(_numbers(column)) if _looks_numeric(column) else texts == ""
+    if gaps.any():
+        raise _gap(column, path, gaps, target=True)
     names = tuple(classes) if classes is not None else tuple(sorted(set(texts), key=_by_number))
     if len(names) < 2:
         raise DataError(f"The target {column.name!r} of {path} is always {names[0]!r}; there is nothing to tell apart.")
@@ -206,42 +271,69 @@ def class_targets(column: Any, classes: Sequence[str] | None, path: Path) -> tup
     return torch.tensor([number[text] for text in texts]), names
 
 
-def number_targets(column: Any, path: Path) -> Tensor:
-    _is_text(column, path, str(column.name), numbers_only=True)
+def number_targets(column: Any, path: Path, held_out: bool = False) -> Tensor:
+    """float32 [N]. A constant is an error in a table that is learnt from, not in one that is `held_out`."""
+    _is_text(column, path, numbers_only=True)
     numbers = _numbers(column)
     gaps = ~np.isfinite(numbers)
     if gaps.any():
-        raise _gap(str(column.name), path, int(gaps.sum()), int(np.flatnonzero(gaps)[0]), target=True)
-    if numbers.min() == numbers.max():
+        raise _gap(column, path, gaps, target=True)
+    if not held_out and numbers.min() == numbers.max():
         raise DataError(f"The target {column.name!r} of {path} is always {numbers[0]:g}; there is nothing to predict.")
-    return torch.from_numpy(numbers.astype(np.float32))
+    return torch.from_numpy(_single(numbers, column, path))
 
 
 # ---- inside
 
 
-def _is_text(column: Any, path: Path, name: str, numbers_only: bool = False) -> bool:
+def _is_text(column: Any, path: Path, numbers_only: bool = False, otherwise: str | None = None) -> bool:
     """True for a column of texts, False for numbers; a text among numbers is an error that names it."""
-    if column.dtype == bool or column.dtype.kind in "iuf" or not len(column):
+    if column.dtype.kind in "biuf" or not len(column):
         return False
     texts = _texts(column)
-    filled = np.array([text for text in texts if text.lower() not in GAPS], dtype=object)
-    wrong = np.array([not _is_number(text) for text in filled], dtype=bool)
-    if not len(filled) or not wrong.any():
+    filled = np.array([text.lower() not in GAPS for text in texts])
+    wrong = np.array([not _is_number(text) for text in texts]) & filled
+    if not wrong.any():
         return False
-    if not numbers_only and wrong.mean() > 0.5:
+    if not numbers_only and wrong.sum() > 0.5 * filled.sum():
         return True
-    value = filled[int(np.flatnonzero(wrong)[0])]
-    row = int(np.flatnonzero(texts == value)[0])
+    first = int(wrong.argmax())
+    otherwise = otherwise or f"read the column as categories with `data.categorical=[{column.name}]`"
     raise DataError(
-        f"The column {name!r} of {path} has text where a number belongs: {value!r} in row {row + 2} (the header is row 1; {int(wrong.sum())} of "
-        f"{len(texts)} cells). Mend the cell"
-        + ("." if numbers_only else f", or read the column as categories with `data.categorical=[{name}]`.")
+        f"The column {column.name!r} of {path} has text where a number belongs: {texts[first]!r} in row {_row(column, first)} "
+        f"(the header is row 1; {int(wrong.sum())} of {len(texts)} cells). Mend the cell{'' if numbers_only else f', or {otherwise}'}."
     )
 
 
+def _refuse_other_kinds(column: Any, path: Path) -> None:
+    """Raises DataError for dates, decimal commas and whole arrays, which one-hot columns would only blur."""
+    what = f"The column {column.name!r} of {path} holds"
+    if column.dtype.kind in "mM":
+        texts = [""]
+        dates = True
+    elif column.dtype.kind in "biuf":
+        return
+    else:
+        if any(isinstance(value, (list, tuple, dict, set, bytes, np.ndarray)) for value in column.tolist()):
+            raise DataError(
+                f"{what} lists or other things that are no single number or text. Put it in `data.ignore`, or make columns of it."
+            )
+        texts = [text for text in _texts(column) if text.lower() not in GAPS]
+        dates = bool(texts) and all(map(DATE.fullmatch, texts))
+    if dates:
+        raise DataError(
+            f"{what} dates, which are no numbers. Put it in `data.ignore`, or make columns of it (day, weekday, ...). If they are "
+            f"categories, say so with `data.categorical=[{column.name}]`."
+        )
+    if texts and all(map(DECIMAL_COMMA.fullmatch, texts)):
+        raise DataError(
+            f"{what} numbers with a comma ({texts[0]!r}). Save the table with decimal points and no separators, or read the column as "
+            f"categories with `data.categorical=[{column.name}]`."
+        )
+
+
 def _looks_numeric(column: Any) -> bool:
-    return column.dtype.kind in "iuf" or all(_is_number(text) for text in _texts(column) if text)
+    return column.dtype.kind in "iuf" or all(_is_number(text) for text in _texts(column) if text.lower() not in GAPS)
 
 
 def _is_number(text: str) -> bool:
@@ -249,50 +341,60 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
-
-
-def _is_date(column: Any) -> bool:
-    return bool(column.dtype.kind == "M")
+    return "_" not in text  # Python reads 1_000 as a number; no table means that
 
 
 def _numbers(column: Any) -> np.ndarray:
     """float64 [N]; whatever is not a number is NaN."""
-    import pandas as pd
+    if column.dtype.kind in "biuf":
+        numbers: np.ndarray = column.to_numpy(dtype="float64", na_value=np.nan)
+        return numbers
+    return np.array([float(text) if _is_number(text) else np.nan for text in _texts(column)])
 
-    numbers: np.ndarray = pd.to_numeric(column, errors="coerce").astype("float64").to_numpy(na_value=np.nan)
-    return numbers
+
+def _single(numbers: np.ndarray, column: Any, path: Path) -> np.ndarray:
+    """float64 -> float32, finite before and after."""
+    large = np.abs(numbers) > np.finfo(np.float32).max
+    if large.any():
+        first = int(large.argmax())
+        raise DataError(
+            f"The column {column.name!r} of {path} has {numbers[first]:g} in row {_row(column, first)}, which is more than float32 can hold "
+            f"(3.4e38). Mend the cell, or give the column in a larger unit."
+        )
+    return numbers.astype(np.float32)
 
 
 def _texts(column: Any) -> np.ndarray:
     """Texts [N]; a gap is the empty text, and 3.0 is '3', so that a column reads the same with and without gaps."""
-
-    def text(value: Any) -> str:
-        if value is None or value != value:
-            return ""
-        if isinstance(value, float) and value.is_integer():
-            return str(int(value))
-        return str(value).strip()
-
     import pandas as pd
 
-    return np.array(
-        ["" if value is pd.NA or value is pd.NaT else text(value) for value in column.tolist()], dtype=object
-    )
+    def text(value: Any) -> str:
+        if value is None or value is pd.NA or value is pd.NaT:
+            return ""
+        if isinstance(value, float):
+            return "" if value != value else str(int(value)) if value.is_integer() else str(value)
+        return str(value).strip()
+
+    return np.array([text(value) for value in column.tolist()], dtype=object)
 
 
 def _by_number(text: str) -> tuple[int, float, str]:
     return (0, float(text), text) if _is_number(text) else (1, 0.0, text)
 
 
-def _gap(name: str, path: Path, count: int, row: int, target: bool = False) -> DataError:
+def _row(column: Any, position: int) -> int:
+    return int(column.index[position]) + 2
+
+
+def _gap(column: Any, path: Path, gaps: np.ndarray, target: bool = False) -> DataError:
+    count, row = int(gaps.sum()), _row(column, int(gaps.argmax()))
     advice = (
         "A row without a target teaches nothing: fill it in, or take those rows out."
         if target
         else "Fill them in, set `data.missing=mean` to use the training mean, or leave the column out with `data.ignore`."
     )
     return DataError(
-        f"The column {name!r} of {path} has {count} empty or non-finite {'cell' if count == 1 else 'cells'}, the first in row {row + 2} "
+        f"The column {column.name!r} of {path} has {count} empty or non-finite {'cell' if count == 1 else 'cells'}, the first in row {row} "
         f"(the header is row 1). {advice}"
     )
 

@@ -276,6 +276,8 @@ def _assembled(
     fingerprint: str,
 ) -> Job:
     model = model.to(device)
+    if recipe.hardware.activation_checkpointing:
+        recompute(model, recipe.hardware.activation_checkpointing)
     names, metric = _look(task, model, batches), recipe.evaluation.metric
     if metric not in names:
         raise RecipeError(
@@ -299,8 +301,6 @@ def _assembled(
             f"The model has batch norm, which needs at least two samples, and a micro-batch here has {micro}. Raise "
             "`training.batch_size`, lower `training.gradient_accumulation_steps`, or use group or layer norm."
         )
-    if recipe.hardware.activation_checkpointing:
-        recompute(model, recipe.hardware.activation_checkpointing)
     model.train()
     seed_everything((recipe.training.seed + rank()) % 2**32)
     return Job(
