@@ -31,7 +31,8 @@ clean: ## remove the environment and caches (runs stay)
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist src/*.egg-info
 
 $(READY): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "wellfit needs Python 3.11 or later; none was found. Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	    { echo "wellfit needs Python 3.11 or later, and $(or $(PYTHON),what was found) is not. Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "The environment could not be made; on Debian and Ubuntu, install python3-venv first."; rm -rf .venv; exit 1; }
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -243,6 +243,15 @@ def test_value_clipping_and_differential_rates(tmp_path) -> None:
     assert (flat(run.model) - flat(network())).abs().max() < 1e-7
 
 
+def test_rates_are_scaled_to_the_batch(tmp_path) -> None:
+    for kind, factor in (("sgd", 4.0), ("adamw", 2.0)):
+        run = fit(tmp_path / kind, optimizer__kind=kind, optimizer__learning_rate=0.01, optimizer__reference_batch_size=4,
+                  optimizer__learning_rates={"0.*": 0.001}, schedule__kind="constant", schedule__warmup_steps=0, training__epochs=1)  # fmt: skip
+        assert run.metrics()["learning_rate"] == pytest.approx(
+            [0.001 * factor] * 6
+        )  # the first layer's group is the first
+
+
 DATASETS = {
     "dataset": lambda: torch.utils.data.TensorDataset(X, Y),
     "loader": lambda: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=16, shuffle=True),

@@ -84,11 +84,19 @@ class Progress:
             else f"Training {count(event.steps, 'step')}"
         )
         self._print(
-            f"{begins}, {count(event.batch_size, 'sample')} each, on {event.device} in {event.precision}: "
+            f"{begins}, {count(event.batch_size, 'sample')} each{self._cut(event)}, on {event.device} in {event.precision}: "
             f"{count(event.trainable, 'trainable parameter')}, {count(event.train_samples, 'training sample')}."
         )
         if self.tty:
             self._open_bar()
+
+    @staticmethod
+    def _cut(event: Started) -> str:
+        """How a batch is cut, where it is: micro-batch x accumulation x ranks."""
+        if event.gradient_accumulation_steps == 1 and event.world == 1:
+            return ""
+        ranks = f" x {event.world} ranks" if event.world > 1 else ""
+        return f" ({event.micro_batch_size} x {event.gradient_accumulation_steps} accumulation steps{ranks})"
 
     def _evaluated(self, event: Evaluated) -> None:
         where = SPLITS.get(event.split, event.split)

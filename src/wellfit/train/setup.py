@@ -284,11 +284,11 @@ def _assembled(
             f"`evaluation.metric` is {metric!r}, but the scores are {', '.join(names)}.{nearest(str(metric), names)}"
         )
     settings = recipe.optimizer
-    if settings.reference_batch_size is not None and recipe.training.batch_size is not None:
-        rate = optim.scaled(
-            settings.learning_rate, recipe.training.batch_size, settings.reference_batch_size, settings.batch_scaling
-        )
-        settings = settings.model_copy(update={"learning_rate": rate})
+    if settings.reference_batch_size is not None:
+        batch, reference, rule = recipe.training.batch_size or 1, settings.reference_batch_size, settings.batch_scaling
+        rates = {name: optim.scaled(rate, batch, reference, rule) for name, rate in settings.learning_rates.items()}
+        rate = optim.scaled(settings.learning_rate, batch, reference, rule)
+        settings = settings.model_copy(update={"learning_rate": rate, "learning_rates": rates})
     notes = []
     if valid is None:
         notes.append(
