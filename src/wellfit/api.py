@@ -27,7 +27,8 @@ from wellfit.tasks.baseline import baselines
 from wellfit.train.evaluate import evaluate
 from wellfit.train.fit import fit as turn
 from wellfit.train.record import Observer, Record
-from wellfit.train.setup import Job, from_given, from_recipe, torch_settings
+from wellfit.train.setup import Job, from_given, from_recipe
+from wellfit.train.switches import torch_settings
 
 RUNS = Path("runs")
 

@@ -1,4 +1,4 @@
-"""What files hold is read as it was meant, or refused: each test here was once a wrong number without a word."""
+"""What files hold is read as it was meant, or refused with the row, column or name that is wrong; never bent quietly."""
 
 import struct
 

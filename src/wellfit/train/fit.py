@@ -18,7 +18,8 @@ from wellfit.events import Evaluated
 from wellfit.train.evaluate import evaluate
 from wellfit.train.interruption import Interruption
 from wellfit.train.record import Record
-from wellfit.train.setup import Job, compiled
+from wellfit.train.setup import Job
+from wellfit.train.switches import compiled
 
 
 def fit(job: Job, record: Record) -> str:
