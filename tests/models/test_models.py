@@ -8,7 +8,7 @@ from torch import nn
 
 from wellfit.errors import ModelError
 from wellfit.models import build
-from wellfit.models.convnet import output_size
+from wellfit.models.convnet import Quarters, output_size
 from wellfit.models.keras import adopted
 from wellfit.models.layers import ACTIVATIONS, NORMS, Standardize, Unstandardize, initialize
 from wellfit.recipe import MLP, ConvNet, GivenModel
@@ -65,7 +65,15 @@ def test_standardize(shape) -> None:
     assert z[:, 0].abs().max() == 0
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 1, 7, 5), (1, 2, 1, 1), (1, 1, 2, 3)])
+def test_quarters_are_torchs_adaptive_pool(shape) -> None:
+    x = torch.randn(shape)
+    torch.testing.assert_close(Quarters()(x), nn.AdaptiveAvgPool2d(2)(x))
+
+
 def test_standardize_keeps_far_off_columns() -> None:
+    tiny = 1e-12 * torch.arange(10.0)[:, None]
+    assert (Standardize.of(tiny)(tiny).std(0, correction=0) - 1).abs().max() < 1e-3
     x = 1e6 + torch.arange(10.0)[:, None]
     assert (Standardize.of(x)(x).std(0, correction=0) - 1).abs().max() < 1e-3
     assert torch.equal(Unstandardize(torch.tensor(2.0), torch.tensor(3.0))(torch.ones(2)), torch.full((2,), 5.0))

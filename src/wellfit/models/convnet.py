@@ -14,7 +14,7 @@ Letters: N samples, C channels, H and W pixels.
 import itertools
 from collections import OrderedDict
 
-from torch import nn
+from torch import Tensor, nn
 
 from wellfit.models.layers import activation, head, initialize
 from wellfit.recipe import ConvNet
@@ -28,7 +28,7 @@ def convnet(settings: ConvNet, channels: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict(
             blocks=initialize(blocks, settings.activation),
-            pool=nn.AdaptiveAvgPool2d(2),  # [N, C, 2, 2]: roughly where in the image, for a handful of weights
+            pool=Quarters(),  # [N, C, 2, 2]: roughly where in the image, for a handful of weights
             flatten=nn.Flatten(),
             dropout=nn.Dropout(settings.dropout),
             head=head(4 * widths[-1], outputs),
@@ -47,6 +47,19 @@ def block(settings: ConvNet, C_in: int, C_out: int, halve: bool) -> nn.Sequentia
             activation(settings.activation),
         ]
     return nn.Sequential(*layers)
+
+
+class Quarters(nn.Module):
+    """[N, C, H, W] -> [N, C, 2, 2]: the mean of each quarter; a middle row or column counts in both halves.
+
+    The same as `nn.AdaptiveAvgPool2d(2)`, whose backward pass on CUDA adds in a random order, so that torch refuses it
+    where only deterministic kernels are allowed.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        H, W = (max(2, side) for side in x.shape[-2:])
+        x = x.expand(-1, -1, H, W)  # one pixel is all its quarters
+        return nn.functional.avg_pool2d(x, kernel_size=((H + 1) // 2, (W + 1) // 2), stride=(H // 2, W // 2))
 
 
 def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:

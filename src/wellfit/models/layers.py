@@ -31,12 +31,19 @@ class Standardize(nn.Module):
 
     @classmethod
     def of(cls, inputs: Tensor) -> "Standardize":
-        """With the statistics of these inputs; a column or channel that is constant is only centred."""
+        """With the statistics of these inputs; a column or channel that is constant is only centred.
+
+        Constant is relative to the mean, as float32 itself is: columns in farads or metres may be small as a whole.
+        """
         over = (0, 2, 3) if inputs.ndim == 4 else (0,)
-        wide = inputs.to(torch.float64)
-        mean, std = wide.mean(over, keepdim=True), wide.std(over, correction=0, keepdim=True)
-        constant = std <= 1e-7 * mean.abs().clamp(min=1.0)
-        return cls(mean.float(), torch.where(constant, 1.0, std).float())
+        count = math.prod(inputs.shape[axis] for axis in over)
+        zero = torch.zeros((), dtype=torch.float64, device=inputs.device)
+        # Two passes in float64, part by part: a copy of everything at once would be eight times the bytes of the images.
+        parts = torch.split(inputs, 256)
+        mean = sum((part.to(torch.float64).sum(over, keepdim=True) for part in parts), zero) / count
+        squares = ((part.to(torch.float64) - mean).square().sum(over, keepdim=True) for part in parts)
+        std = (sum(squares, zero) / count).sqrt()
+        return cls(mean.float(), torch.where(std <= 1e-7 * mean.abs(), 1.0, std).float())
 
     def forward(self, x: Tensor) -> Tensor:
         return (x.to(self.mean.dtype) - self.mean) / self.std
