@@ -71,11 +71,12 @@ def fit(
 ) -> Run:
     """Trains your own model on your own data and returns its run.
 
-    `model`: any `nn.Module`, a Keras 3 model on torch included; it is trained in place, and holds the best weights
-    afterwards. `train` and `valid`: a tuple of tensors or arrays (inputs, targets), a `Dataset`, a `DataLoader`, or
-    anything that yields batches (inputs, targets). `loss`: a name (`"cross-entropy"`, `"mse"`, ...), a torch loss, or a
-    callable (outputs, targets) -> mean over the batch or one value per sample. `metrics`: name -> callable (outputs,
-    targets) -> mean over the batch. `set`: dotted recipe overrides. `resume`: a run of the same call to go on with.
+    `model`: any `nn.Module`, a Keras 3 model on torch included; it is trained in place and holds the best weights when it
+    has finished (the last ones, if it was interrupted). `train` and `valid`: a tuple of tensors or arrays (inputs,
+    targets), a `Dataset`, a `DataLoader`, or anything that yields batches (inputs, targets). `loss`: a name
+    (`"cross-entropy"`, `"mse"`, ...), a torch loss, or a callable (outputs, targets) -> mean over the batch or one value
+    per sample. `metrics`: name -> callable (outputs, targets) -> mean over the batch. `set`: dotted recipe overrides.
+    `resume`: a run of the same call to go on with.
 
     Raises a WellfitError for whatever does not fit, before the first step.
     """
@@ -151,8 +152,10 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool) -> Run:
         reason = turn(job, record)
         record.checkpoints.wait()
         spent = time.perf_counter() - record.began
+        if reason != "interrupted":
+            step = _give_back_best(job, record)
         if reason in ("finished", "early-stopping"):
-            _finish(job, record)
+            _score(job, record, step)
         standing = job.standing
         record.emit(Ended(standing.step, reason, spent, standing.best_step, standing.best_value))
     finally:
@@ -203,8 +206,8 @@ def _started(job: Job) -> Started:
     )
 
 
-def _finish(job: Job, record: Record) -> None:
-    """The best weights back into the model, then the scores on data that decided nothing."""
+def _give_back_best(job: Job, record: Record) -> int:
+    """The best weights back into the model, if the recipe says so; returns the step of those that it holds then."""
     step = job.standing.step
     if job.recipe.evaluation.restore_best and job.standing.best_step is not None:
         best = record.checkpoints.best()
@@ -216,6 +219,11 @@ def _finish(job: Job, record: Record) -> None:
                 f"The checkpoint of the best step, {job.standing.best_step}, cannot be read; the model keeps its last weights. "
                 + " ".join(record.checkpoints.damaged)
             )
+    return step
+
+
+def _score(job: Job, record: Record, step: int) -> None:
+    """The scores on data that decided nothing, the model's and the yardsticks'."""
     if job.test is not None:
         with job.precision.autocast():
             record.emit(Evaluated(step, "test", evaluate(job.model, job.task, job.test)))

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from wellfit.errors import RecipeError
 from wellfit.recipe import Recipe
 
 LEARNING_RATES = {
@@ -40,6 +41,7 @@ BETA2 = {
     "lion": (0.99, "the paper's value (Chen et al. 2023)"),
     "muon": (0.95, "for the parameters that AdamW updates beside Muon (Jordan et al. 2024)"),
 }
+LESS_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "perplexity", "wer", "cer")
 MORE_IS_BETTER = ("accuracy", "f1", "r2", "auc", "bleu", "map", "precision", "recall", "spearman")
 
 
@@ -61,7 +63,7 @@ class Facts:
 
 
 def resolve(recipe: Recipe, facts: Facts) -> Recipe:
-    """The recipe with nothing left open; raises RecipeError if a derived value contradicts a chosen one."""
+    """The recipe with nothing left open; raises RecipeError for a metric whose goal is not known."""
     for derive in (_what, _learning, _length, _machine, _watching):
         for path, (value, why) in derive(recipe, facts).items():
             if _open(recipe, path):
@@ -135,7 +137,7 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
     derived: Derived = {
         "training.batch_size": (
             size,
-            f"a power of two that gives at least 20 steps per epoch with {samples:,} samples",
+            f"about 20 steps per epoch of {samples:,} samples or more, between 8 and 128",
         ),
     }
     if recipe.training.steps is None:
@@ -160,6 +162,11 @@ def _watching(recipe: Recipe, facts: Facts) -> Derived:
     steps = training.steps or math.ceil((training.epochs or 1) * per_epoch)
     every = min(steps, per_epoch * max(1, math.ceil(steps / per_epoch / 100)))
     metric = recipe.evaluation.metric or "loss"
+    if recipe.evaluation.goal is None and metric not in (*MORE_IS_BETTER, *LESS_IS_BETTER):
+        raise RecipeError(
+            f"`evaluation.metric` is {metric!r}, and whether more or less of it is better is not known. "
+            "Set `evaluation.goal` to max or min."
+        )
     micro = max(1, batch // (facts.world * training.gradient_accumulation_steps))
     return {
         "evaluation.every": (

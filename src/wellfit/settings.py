@@ -421,7 +421,7 @@ class Evaluation(Part):
     metric: str | None = setting(
         None,
         "What decides which checkpoint is best.",
-        "Derived: the validation loss, or the training loss where nothing is held out.",
+        "Derived: the validation loss. Where nothing is held out there is no best.",
     )
     goal: Literal["min", "max"] | None = setting(
         None,
@@ -431,7 +431,7 @@ class Evaluation(Part):
     patience: int | None = setting(
         None,
         "Evaluations without improvement before training stops. null: never.",
-        "Derived from the preset; a cosine schedule earns its gain at the end, so it should run out.",
+        "Never: a cosine schedule earns its gain at the end, so it should run out.",
         "Prechelt 1998",
         ge=1,
     )

@@ -270,6 +270,18 @@ def test_any_kind_of_data(tmp_path, kind: str) -> None:
     assert run.scores()["accuracy"] > 0.5
 
 
+def test_batch_norm_takes_batches_that_only_come_one_by_one(tmp_path) -> None:
+    batches = [(X[i : i + 16], Y[i : i + 16]) for i in range(0, 96, 16)]
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    run = fit(tmp_path / "a", model, train=batches, valid=batches, training__batch_size=None)
+    assert run.recipe.training.batch_size == 16
+    settings = {"evaluation__metric": "hits", "evaluation__goal": "max", "loss__label_smoothing": 0.3}
+    smooth = fit(tmp_path / "b", loss="cross-entropy", **(settings | {"evaluation__metric": "accuracy"}))
+    plain = fit(tmp_path / "c", loss="cross-entropy")
+    assert smooth.recipe.loss.kind == "cross-entropy"
+    assert smooth.metrics()["loss"] != plain.metrics()["loss"], "what is set beside a named loss counts"
+
+
 def test_two_inputs_an_autoencoder_and_custom_metrics(tmp_path) -> None:
     class Two(nn.Module):
         def __init__(self):
@@ -301,6 +313,11 @@ BAD = {
     "nothing to train": (lambda: dict(model=nn.ReLU()), ModelError, "train"),
     "data of no kind": (lambda: dict(train=7), DataError, "tuple of tensors"),
     "patience without validation": (lambda: dict(valid=None, evaluation__patience=2), RecipeError, "validation"),
+    "metric of no known goal": (lambda: dict(evaluation__metric="top1"), RecipeError, r"evaluation\.goal"),
+    "two losses": (lambda: dict(loss__kind="focal"), RecipeError, "Keep one"),
+    "settings beside a loss of one's own": (
+        lambda: dict(loss=nn.CrossEntropyLoss(), loss__label_smoothing=0.1), RecipeError, "Keep one"),
+    "a wrong signature": (lambda: dict(train=(X, X, Y)), ModelError, "positional argument"),
     "types that do not fit": (lambda: dict(train=(X.double(), Y)), ModelError, r"\[16, 6\] float64"),
     "inputs of another size": (lambda: dict(model=nn.Linear(5, 3)), ModelError, "cannot be multiplied"),
     "batch norm on single samples": (
@@ -309,7 +326,7 @@ BAD = {
     "empty validation": (lambda: dict(valid=[]), DataError, "empty"),
     "empty validation tensors": (lambda: dict(valid=(X[:0], Y[:0])), DataError, "empty"),
     "numbers as data": (lambda: dict(train=(torch.tensor(1.0), torch.tensor(1))), DataError, "single number"),
-    "metric of no name": (lambda: dict(evaluation__metric="acuracy"), RecipeError, "`accuracy`"),
+    "metric of no name": (lambda: dict(evaluation__metric="acuracy", evaluation__goal="max"), RecipeError, "`accuracy`"),
     "no blocks to recompute": (lambda: dict(model=nn.Linear(6, 3), hardware__activation_checkpointing=1), ModelError, "blocks"),
     "pattern that matches nothing": (lambda: dict(optimizer__learning_rates={"head.*": 1.0}), RecipeError, "head"),
     "validation that runs out": (lambda: dict(valid=iter([(X, Y)])), DataError, "once"),

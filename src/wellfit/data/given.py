@@ -137,7 +137,12 @@ class Items:
 
     @property
     def batch_size(self) -> int:
-        return 1  # not known; only used to tell how many batches make a step
+        """Of the first batch, where looking at it takes nothing away; 1 where it is not known."""
+        if iter(self.items) is self.items:
+            return 1
+        with untouched_randomness():
+            first = next(iter(self.items), ())
+        return next((len(tensor) for tensor in _tensors(first) if tensor.ndim), 1)
 
     def steps_per_epoch(self, accumulation: int) -> int | None:
         return -(-len(self.items) // accumulation) if isinstance(self.items, Sized) else None

@@ -28,7 +28,7 @@ from wellfit.defaults import Facts, resolve
 from wellfit.distributed import rank, world
 from wellfit.environment import device as device_for
 from wellfit.environment import multiplies_bf16
-from wellfit.errors import ModelError, RecipeError, RunError
+from wellfit.errors import ModelError, RecipeError, RunError, WellfitError
 from wellfit.models.keras import adopted
 from wellfit.models.recompute import recompute
 from wellfit.optim.gradients import Gradients
@@ -230,6 +230,7 @@ def from_given(
 ) -> Job:
     """A job on the caller's own model, data and loss."""
     device = device_for(recipe.hardware.device)
+    recipe = _with_loss(recipe, loss)
     module = adopted(model)
     floating = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     source = given.read(train, floating)
@@ -250,7 +251,7 @@ def from_given(
     _agrees(recipe, valid is not None)
     watched = given.read(valid, floating) if valid is not None else None
     held = watched.held(recipe, device) if watched is not None else None
-    criterion = losses.build(recipe.loss) if loss is None else losses.adapt(loss)
+    criterion = losses.build(recipe.loss) if loss is None or isinstance(loss, str) else losses.adapt(loss)
     if isinstance(criterion, losses.OfClasses) and not any(
         part.may_hold(criterion.ignore_index) for part in (source, watched) if part is not None
     ):
@@ -293,12 +294,6 @@ def _assembled(
             "There is no validation set: nothing will tell how well this generalises, nor which weights are best. "
             "Hold out a share with `data.valid_share=0.1`, or name one with `data.valid=PATH` (in the library: pass `valid`)."
         )
-    micro = (recipe.training.batch_size or 2) // (world() * recipe.training.gradient_accumulation_steps)
-    if micro < 2 and any(isinstance(module, _BatchNorm) for module in model.modules()):
-        raise ModelError(
-            f"The model has batch norm, which needs at least two samples, and a micro-batch here has {micro}. Raise "
-            "`training.batch_size`, lower `training.gradient_accumulation_steps`, or use group or layer norm."
-        )
     model.train()
     seed_everything((recipe.training.seed + rank()) % 2**32)
     return Job(
@@ -331,11 +326,19 @@ def _look(task: Task, model: nn.Module, batches: Batches) -> list[str]:
                 task.check(model, batch)
                 scores = task.summarize({name: value.cpu() for name, value in task.measure(model, batch).items()})
             loss = task.loss(model, batch)
-        except RuntimeError as error:
+        except WellfitError:
+            raise
+        except (RuntimeError, TypeError, IndexError, KeyError, ValueError) as error:
             raise ModelError(f"The model cannot take a batch of {_described(batch)}: {first_line(error)}.") from error
         finally:
             for module, training in modes:
                 module.training = training
+    samples = next((len(part) for part in _parts(batch) if part.ndim), 2)
+    if samples < 2 and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise ModelError(
+            "The model has batch norm, which needs at least two samples, and a micro-batch here has one. Raise "
+            "`training.batch_size`, lower `training.gradient_accumulation_steps`, or use group or layer norm."
+        )
     if not loss.requires_grad:
         raise ModelError(
             "The loss does not depend on any trainable parameter, so there is nothing to learn: the model has none, all of them "
@@ -346,10 +349,35 @@ def _look(task: Task, model: nn.Module, batches: Batches) -> list[str]:
 
 def _described(batch: Batch) -> str:
     """Shapes and types of what is in a batch."""
-    if isinstance(batch, Tensor):
-        return f"{list(batch.shape)} {str(batch.dtype).removeprefix('torch.')}"
-    parts = batch.items() if isinstance(batch, Mapping) else enumerate(batch)
-    return " and ".join(_described(part) for _, part in parts if isinstance(part, Tensor))
+    return " and ".join(f"{list(part.shape)} {str(part.dtype).removeprefix('torch.')}" for part in _parts(batch))
+
+
+def _parts(batch: Batch) -> list[Tensor]:
+    parts = (
+        [batch] if isinstance(batch, Tensor) else list(batch.values()) if isinstance(batch, Mapping) else list(batch)
+    )
+    return [part for part in parts if isinstance(part, Tensor)]
+
+
+def _with_loss(recipe: Recipe, loss: Any) -> Recipe:
+    """The recipe with the loss that was passed: by its name, where it has one, so that the settings beside it count."""
+    chosen = recipe.loss.kind
+    if loss is None:
+        return recipe
+    if isinstance(loss, str):
+        losses.adapt(loss)  # an unknown name is told here
+        if chosen not in (None, loss):
+            raise RecipeError(
+                f"The loss passed is {loss!r}, but `loss.kind` of the recipe is {chosen!r}. Keep one of them."
+            )
+        return (
+            recipe.override({"loss.kind": loss}, by="user", why="passed to wellfit.fit") if chosen is None else recipe
+        )
+    if chosen not in (None, "given") or recipe.loss.model_copy(update={"kind": None}) != type(recipe.loss)():
+        raise RecipeError(
+            "A loss was passed, and the recipe sets `loss` too, which only goes with a loss that is named. Keep one of them."
+        )
+    return recipe
 
 
 def _agrees(recipe: Recipe, validated: bool) -> None:
