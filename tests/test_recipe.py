@@ -140,6 +140,10 @@ def test_every_field_says_what_it_is_and_why() -> None:
             assert about.get("why") or path.endswith(".kind"), path
 
 
+def test_a_field_of_any_model_is_described() -> None:
+    assert all(describe(path).get("what") for path in ("model.widths", "model.norm", "model.channels", "model.dropout"))
+
+
 def test_json_schema_knows_every_path() -> None:
     schema = Recipe.model_json_schema()
     assert set(schema["properties"]) == set(Recipe.model_fields)

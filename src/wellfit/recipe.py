@@ -231,12 +231,14 @@ def describe(path: str, recipe: Recipe | None = None) -> dict[str, str]:
     """What is declared of the field at a dotted path: `what`, `why`, `source`. Empty for a key of a free mapping."""
     part: type[BaseModel] = Recipe
     field = None
-    for i, name in enumerate(path.split(".")):
+    names = path.split(".")
+    for i, name in enumerate(names):
         if name not in part.model_fields:
             return {}
         field = part.model_fields[name]
         if name == "model" and i == 0:
-            part = type(recipe.model) if recipe is not None and recipe.model is not None else ConvNet
+            kinds = [type(recipe.model)] if recipe is not None and recipe.model is not None else [*MODELS.values()]
+            part = next((kind for kind in kinds if names[1:2] and names[1] in kind.model_fields), kinds[0])
         elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             part = field.annotation
     extra = field.json_schema_extra if field is not None and isinstance(field.json_schema_extra, dict) else {}

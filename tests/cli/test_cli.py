@@ -105,6 +105,7 @@ BAD = {
     "zero epochs": (["train", "digits", "--set", "training.epochs=0"], "greater than 0"),
     "batch larger than data": (["train", "wine", "--set", "training.batch_size=5000"], "only 128 training samples"),
     "missing file": (["train", "digits", "--set", "data.source=nothing.csv"], "nothing is there"),
+    "missing table": (["train", "nothing.csv"], "nothing is there"),
     "no target": (["train", "t.csv"], "data.target"),
     "nearest target": (["train", "t.csv", "--set", "data.target=yy"], "`y`"),
     "text among numbers": (["train", "text.csv", "--set", "data.target=y"], "text where a number belongs"),

@@ -29,7 +29,8 @@ def chosen(recipe: str, overrides: list[str]) -> Recipe:
     """The recipe that is meant: a preset, a file or run, or defaults for the data at a path."""
     path = Path(recipe)
     is_recipe = recipe in presets() or path.suffix in (".yaml", ".yml") or (path / "recipe.yaml").is_file()
-    if is_recipe or not path.exists():
+    is_data = path.exists() or path.suffix.lower() in (".csv", ".tsv", ".parquet", ".npz")
+    if is_recipe or not is_data:
         loaded = Recipe.load(recipe)
         # A run's recipe is resolved for that run: what was derived is derived anew.
         loaded = loaded.unresolved() if path.exists() else loaded
