@@ -148,6 +148,16 @@ def test_no_validation_is_said_loudly(tmp_path, inside) -> None:
     assert "data.valid_share" in told
 
 
+def test_ctrl_c_outside_the_loop_says_so(tmp_path, inside, monkeypatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wellfit.api.fit_recipe", stopped)
+    status, _, told = inside("train", "wine", folder=tmp_path)
+    assert status == 130
+    assert "wellfit: stopped." in told
+
+
 def test_an_error_leaves_with_its_status_and_no_traceback() -> None:
     done = wellfit("train", "digits", "--set", "training.epochs=0")
     assert done.returncode == 2

@@ -104,9 +104,11 @@ def main() -> None:
     except WellfitError as error:
         print(f"wellfit: {error}", file=sys.stderr)
         sys.exit(error.status)
-    except KeyboardInterrupt:
-        print(
-            "wellfit: stopped. What was saved before is in the run's folder; `wellfit resume RUN` goes on with it.",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+    except SystemExit as left:
+        # typer makes a bare exit of Ctrl-C; inside the loop it is caught before and told there.
+        if isinstance(getattr(left.__context__, "__cause__", None), KeyboardInterrupt):
+            print(
+                "wellfit: stopped. What was saved before is in the run's folder; `wellfit resume RUN` goes on with it.",
+                file=sys.stderr,
+            )
+        raise
