@@ -168,7 +168,10 @@ class Run:
         from wellfit.checkpoint import Checkpoints
 
         checkpoints = Checkpoints(self.folder / CHECKPOINTS)
-        found = checkpoints.best() or checkpoints.latest()
+        best = checkpoints.best()
+        if best is None and checkpoints.damaged:
+            raise RunError(f"The best weights of {self.folder} cannot be given. {' '.join(checkpoints.damaged)}")
+        found = best or checkpoints.latest()
         if found is None:
             raise RunError(
                 f"The run {self.folder} has no checkpoint that can be read. {' '.join(checkpoints.damaged)}".rstrip()

@@ -302,7 +302,47 @@ def test_two_inputs_an_autoencoder_and_custom_metrics(tmp_path) -> None:
     assert set(run.scores()) >= {"loss", "mae", "rmse", "r2"}
 
 
+def test_what_a_dataset_or_loader_does_to_its_samples_is_kept(tmp_path) -> None:
+    """A subclass may change what comes out, and a sampler may leave samples out or repeat them."""
+    calls = []
+
+    class Changing(torch.utils.data.TensorDataset):
+        def __getitem__(self, i):
+            calls.append("dataset")
+            return super().__getitem__(i)
+
+    class Mixing(torch.utils.data.DataLoader):
+        def __iter__(self):
+            calls.append("loader")
+            return super().__iter__()
+
+    plain = torch.utils.data.TensorDataset(X, Y)
+    part = torch.utils.data.SequentialSampler(range(32))
+    few = torch.utils.data.RandomSampler(plain, replacement=True, num_samples=48)
+    kinds = {
+        "dataset": Changing(X, Y),
+        "loader": Mixing(plain, 16),
+        "wrapped": torch.utils.data.DataLoader(Changing(X, Y), 16),
+    }
+    for name, data in kinds.items():
+        calls.clear()
+        fit(tmp_path / name, train=data, training__epochs=1, training__batch_size=None)
+        assert ("loader" if name == "loader" else "dataset") in calls
+    for name, sampler, steps in (("part", part, 2), ("few", few, 3)):
+        loader = torch.utils.data.DataLoader(plain, 16, sampler=sampler)
+        assert fit(tmp_path / name, train=loader, training__epochs=1, training__batch_size=None).ended().step == steps
+
+
+def test_a_damaged_best_is_not_replaced_in_silence(tmp_path) -> None:
+    run = fit(tmp_path / "a")
+    best = run.folder / "checkpoints" / (run.folder / "checkpoints" / "best").read_text() / "model.safetensors"
+    best.write_bytes(best.read_bytes()[:-1])
+    with pytest.raises(RunError, match="damaged"):
+        run.best_weights()
+
+
 BAD = {
+    "a list of two tensors": (lambda: dict(train=[X, Y]), DataError, "tuple"),
     "shapes that broadcast": (lambda: dict(model=nn.Linear(6, 1), train=(X, X[:, 0]), valid=None, loss="mse"), ModelError, r"\[.*1\]"),
     "labels out of range": (lambda: dict(train=(X, Y + 1), valid=None), ModelError, "3"),
     "rows that do not match": (lambda: dict(train=(X, Y[:-1])), DataError, "95"),

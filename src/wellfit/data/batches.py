@@ -222,7 +222,10 @@ class FromIterable:
         self, items: Iterable[Batch], seed: int, device: str = "cpu", accumulation: int = 1, steps: int | None = None
     ):
         self.items, self.seed, self.device, self.accumulation = items, seed, device, accumulation
-        length = len(items) if isinstance(items, Sized) else None
+        try:
+            length = len(items) if isinstance(items, Sized) else None
+        except TypeError:  # a DataLoader over a stream
+            length = None
         if length == 0:
             raise DataError("The training data is empty: the iterable has length 0.")
         if length is None and steps is None:

@@ -13,7 +13,7 @@
     1437
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -145,7 +145,8 @@ class Items:
         return next((len(tensor) for tensor in _tensors(first) if tensor.ndim), 1)
 
     def steps_per_epoch(self, accumulation: int) -> int | None:
-        return -(-len(self.items) // accumulation) if isinstance(self.items, Sized) else None
+        length = _length(self.items)
+        return -(-length // accumulation) if length is not None else None
 
     def batches(self, recipe: Recipe, device: str) -> Batches:
         training = recipe.training
@@ -157,14 +158,14 @@ class Items:
                 f"The validation data is a {type(self.items).__name__}, which can be iterated only once, but it is needed at "
                 "each evaluation. Pass a list of batches, a DataLoader, a Dataset, or a tuple of tensors."
             )
-        if isinstance(self.items, Sized) and not len(self.items):
+        if _length(self.items) == 0:
             raise DataError("The validation data is empty. Pass some, or none at all.")
         return Held(lambda: self.items, 0, device)
 
     def fingerprint(self) -> str:
         """Of the kind and the length; what comes out of it is not known before it is taken."""
-        length = len(self.items) if isinstance(self.items, Sized) else -1
-        return fingerprint(torch.tensor(length))
+        length = _length(self.items)
+        return fingerprint(torch.tensor(-1 if length is None else length))
 
     def may_hold(self, label: int) -> bool:  # noqa: ARG002
         return True
@@ -175,7 +176,7 @@ def read(data: Any, floating: torch.dtype = torch.float32) -> Whole | Samples | 
 
     Raises DataError for what is none of the kinds above, or for tensors of different lengths.
     """
-    if isinstance(data, TensorDataset):
+    if type(data) is TensorDataset:  # a subclass may change what comes out of it
         data = data.tensors
     if isinstance(data, (Tensor, np.ndarray)):
         data = (data,)
@@ -192,10 +193,15 @@ def read(data: Any, floating: torch.dtype = torch.float32) -> Whole | Samples | 
                 "sample each, in the same order."
             )
         return Whole(tensors)
-    if isinstance(data, DataLoader):
+    if type(data) is DataLoader:
         return _loader(data)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset) and hasattr(data, "__len__"):
         return Samples(data)
+    if isinstance(data, list) and len(data) > 1 and all(isinstance(part, (Tensor, np.ndarray)) for part in data):
+        raise DataError(
+            f"The data is a list of {len(data)} tensors, which could be inputs and targets or batches. Pass inputs and targets "
+            "as a tuple, and batches without targets as a list of tuples (x, x)."
+        )
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
         return Items(data)
     raise DataError(
@@ -205,8 +211,7 @@ def read(data: Any, floating: torch.dtype = torch.float32) -> Whole | Samples | 
 
 
 def _loader(loader: DataLoader[Any]) -> Whole | Samples | Items:
-    plain = type(loader.sampler) in (RandomSampler, SequentialSampler) and loader.batch_size is not None
-    if not plain or isinstance(loader.dataset, IterableDataset):
+    if not _is_plain(loader):
         return Items(loader)
     shuffle = isinstance(loader.sampler, RandomSampler)
     notes: tuple[str, ...] = ()
@@ -214,9 +219,29 @@ def _loader(loader: DataLoader[Any]) -> Whole | Samples | Items:
         notes = (
             "The DataLoader's `drop_last` is not followed: the last, smaller batch is trained on too, with its own weight.",
         )
-    if isinstance(loader.dataset, TensorDataset) and loader.collate_fn is torch.utils.data.default_collate:
+    if type(loader.dataset) is TensorDataset and loader.collate_fn is torch.utils.data.default_collate:
         return Whole(tuple(loader.dataset.tensors), shuffle, loader.batch_size, notes)
     return Samples(loader.dataset, shuffle, loader.batch_size, loader.collate_fn, loader.num_workers, notes)
+
+
+def _is_plain(loader: DataLoader[Any]) -> bool:
+    """Whether the loader takes each sample of a map-style dataset once a pass, so that wellfit's own order can stand in."""
+    sampler: Any = loader.sampler
+    if isinstance(loader.dataset, IterableDataset) or loader.batch_size is None or loader.worker_init_fn is not None:
+        return False
+    if type(sampler) is RandomSampler:
+        whole = not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    else:
+        whole = type(sampler) is SequentialSampler
+    return whole and sampler.data_source is loader.dataset
+
+
+def _length(items: Any) -> int | None:
+    """How many batches come in a pass; None where it is not known (a DataLoader has `len` even where its data has none)."""
+    try:
+        return len(items)
+    except TypeError:
+        return None
 
 
 def _order(source: Whole | Samples, recipe: Recipe) -> Order:
