@@ -28,9 +28,16 @@ def test_names_from_data_are_only_names() -> None:
     assert "\n" not in encode(event)
 
 
-@pytest.mark.parametrize(
-    "line", ["", "{", "[1]", '{"event": "Step', '{"event": "Unknown"}', '{"event": "Stepped", "step": 1}', "null"]
-)
+FOREIGN = [
+    "", "{", "[1]", '{"event": "Step', '{"event": "Unknown"}', '{"event": "Stepped", "step": 1}', "null", "[" * 100_000,
+    '{"event": ["x"]}', '{"event": "Noted", "step": 1e400, "text": "a"}', '{"event": "Noted", "step": 1, "text": ["a"]}',
+    '{"event": "Stepped", "step": "x", "loss": 1, "grad_norm": 1, "learning_rate": 1}',
+    '{"event": "Evaluated", "step": 2, "split": "valid", "metrics": 5}',
+    '{"event": "Evaluated", "step": 2, "split": "valid", "metrics": {"a": null}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", FOREIGN)
 def test_torn_and_foreign_lines_are_refused(line: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - any ValueError is the contract
         decode(line)

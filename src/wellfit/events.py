@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_args, get_origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,7 @@ Event = Started | Stepped | Paced | Evaluated | Saved | Noted | Ended
 KINDS: dict[str, type] = {kind.__name__: kind for kind in (Started, Stepped, Paced, Evaluated, Saved, Noted, Ended)}
 
 _ENCODER = json.JSONEncoder(allow_nan=False, default=dict)
+_TYPES = {kind: {f.name: f.type for f in fields(kind)} for kind in KINDS.values()}
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in KINDS.values()}
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
@@ -125,8 +126,11 @@ def encode(event: Event) -> str:
 
 def decode(line: str) -> Event:
     """The event of one line. Raises ValueError for a torn or foreign line."""
-    body = json.loads(line)
-    if not isinstance(body, dict) or body.get("event") not in KINDS:
+    try:
+        body = json.loads(line)
+    except RecursionError:
+        raise ValueError("not an event: nested too deeply") from None
+    if not isinstance(body, dict) or not isinstance(body.get("event"), str) or body["event"] not in KINDS:
         raise ValueError(f"not an event: {line[:80]!r}")
     kind = KINDS[body.pop("event")]
     known = _FIELDS[kind]
@@ -139,7 +143,21 @@ def decode(line: str) -> Event:
         event: Event = kind(**body)
     except TypeError as error:
         raise ValueError(f"not a whole {kind.__name__}: {error}") from None
+    for name, wanted in _TYPES[kind].items():
+        if not _is(getattr(event, name), wanted):
+            raise ValueError(f"not a {kind.__name__}: its {name} is {getattr(event, name)!r:.40}")
     return event
+
+
+def _is(value: Any, wanted: Any) -> bool:
+    """Whether a value is of an event field's declared type; whole numbers are floats too, and booleans are neither."""
+    if wanted is float:
+        return type(value) in (float, int)
+    if wanted in (int, str, bool):
+        return type(value) is wanted
+    if get_origin(wanted) is Mapping:
+        return isinstance(value, dict) and all(type(v) in (float, int) for v in value.values())
+    return value is None or any(_is(value, part) for part in get_args(wanted) if part is not type(None))
 
 
 def _strict(value: Any) -> Any:

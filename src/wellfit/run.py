@@ -51,6 +51,8 @@ class Run:
         """
         stem = re.sub(r"[^\w.-]+", "-", f"{time.strftime('%Y-%m-%d-%H%M')}-{recipe.name}").strip("-.")
         target = folder or root / stem
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder} is a file; a run needs a folder of its own. Name another place.")
         if folder is not None and folder.exists() and any(folder.iterdir()):
             hint = f"`wellfit resume {folder}` goes on with it; " if (folder / RECIPE).exists() else ""
             raise RunError(
@@ -71,7 +73,7 @@ class Run:
                     unfinished.rename(final)
                     return cls(final)
                 except OSError as error:  # another process was quicker with this name
-                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    if folder is not None or error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                         raise
         except OSError as error:
             raise RunError(

@@ -23,7 +23,9 @@ def setting(default: Any, what: str, why: str, source: str = "", **limits: Any) 
 class Part(BaseModel):
     """A frozen group of settings that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), validate_default=True, allow_inf_nan=False
+    )
 
 
 class Origin(Part):

@@ -368,6 +368,7 @@ BAD = {
     "empty validation": (lambda: dict(valid=[]), DataError, "empty"),
     "empty validation tensors": (lambda: dict(valid=(X[:0], Y[:0])), DataError, "empty"),
     "numbers as data": (lambda: dict(train=(torch.tensor(1.0), torch.tensor(1))), DataError, "single number"),
+    "endless": (lambda: dict(training__epochs=float("inf")), RecipeError, "finite"),
     "metric of no name": (lambda: dict(evaluation__metric="acuracy", evaluation__goal="max"), RecipeError, "`accuracy`"),
     "no blocks to recompute": (lambda: dict(model=nn.Linear(6, 3), hardware__activation_checkpointing=1), ModelError, "blocks"),
     "pattern that matches nothing": (lambda: dict(optimizer__learning_rates={"head.*": 1.0}), RecipeError, "head"),
@@ -398,7 +399,30 @@ def test_resuming_with_something_else_says_what_changed(tmp_path) -> None:
             nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Dropout(0), nn.Linear(8, 3)), (X, Y), (X, Y), loss="cross-entropy",
             resume=tmp_path / "a", quiet=True,
         )  # fmt: skip
-    with pytest.raises(RunError, match="data"):
+    with pytest.raises(RunError, match="validation data"):
+        wellfit.fit(
+            network(), (X, Y), (X[:32], Y[:32].roll(1)), loss="cross-entropy", resume=tmp_path / "a", quiet=True
+        )
+    with pytest.raises(RecipeError, match="Keep one"):
+        wellfit.fit(
+            network(),
+            (X, Y),
+            (X[:32], Y[:32]),
+            loss=lambda o, y: nn.functional.cross_entropy(o, y),
+            resume=tmp_path / "a",
+            quiet=True,
+        )
+    other = network()
+    other[1] = nn.Tanh()
+    with pytest.raises(RunError, match="module 1 is Tanh, not GELU"):
+        wellfit.fit(other, (X, Y), (X[:32], Y[:32]), loss="cross-entropy", resume=tmp_path / "a", quiet=True)
+    recipe = tmp_path / "a" / "recipe.yaml"
+    written = recipe.read_text()
+    recipe.write_text(written.replace("weight_decay: 0.01", "weight_decay: 0.5"))
+    with pytest.raises(RunError, match=r"optimizer\.weight_decay` is 0\.5, not 0\.01"):
+        wellfit.fit(network(), (X, Y), (X[:32], Y[:32]), loss="cross-entropy", resume=tmp_path / "a", quiet=True)
+    recipe.write_text(written)
+    with pytest.raises(RunError, match="training data"):
         wellfit.fit(network(), (X + 1, Y), (X, Y), loss="cross-entropy", resume=tmp_path / "a", quiet=True)
     with pytest.raises(RunError, match="resume="):
         wellfit.resume(tmp_path / "a")

@@ -3,7 +3,7 @@
 A *batch* is what one optimizer step learns from, over all ranks; it is handed out as a list of *micro-batches*, tuples of
 tensors on the device. The order of epoch e is a permutation drawn from (seed, e) alone. Every sample comes once an epoch:
 the last, partial batch is kept, and joins the one before it only where it is too small to be shared out (fewer than two
-samples a rank, with which batch norm cannot work).
+samples a micro-batch, with which batch norm cannot work).
 
 Three sources, one protocol (`Batches`):
 `InMemory` for tensors (no per-sample work), `FromDataset` for a map-style `Dataset` (torch's DataLoader does the loading),
@@ -77,7 +77,7 @@ class Order:
         """Where in the epoch each batch begins, and the end."""
         cuts = list(range(0, self.samples, self.batch_size))
         rest = self.samples - cuts[-1]
-        if len(cuts) > 1 and rest < min(self.batch_size, 2 * distributed.world()):
+        if len(cuts) > 1 and rest < min(self.batch_size, 2 * distributed.world() * self.accumulation):
             cuts.pop()
         return [*cuts, self.samples]
 

@@ -163,7 +163,9 @@ class Items:
         return Held(lambda: self.items, 0, device)
 
     def fingerprint(self) -> str:
-        """Of the kind and the length; what comes out of it is not known before it is taken."""
+        """Of everything in a list; of anything else the length, for what comes out is not known before it is taken."""
+        if isinstance(self.items, (list, tuple)):
+            return fingerprint(*_tensors(self.items))
         length = _length(self.items)
         return fingerprint(torch.tensor(-1 if length is None else length))
 

@@ -280,7 +280,13 @@ def number_targets(column: Any, path: Path, held_out: bool = False) -> Tensor:
         raise _gap(column, path, gaps, target=True)
     if not held_out and numbers.min() == numbers.max():
         raise DataError(f"The target {column.name!r} of {path} is always {numbers[0]:g}; there is nothing to predict.")
-    return torch.from_numpy(_single(numbers, column, path))
+    single = _single(numbers, column, path)
+    if not held_out and len(np.unique(single)) < 0.9 * len(np.unique(numbers)):
+        raise DataError(
+            f"The target {column.name!r} of {path} has values around {numbers.mean():g} that differ by less than float32 can tell. "
+            "Subtract an offset from all of them, or give them in another unit."
+        )
+    return torch.from_numpy(single)
 
 
 # ---- inside

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wellfit import losses
 from wellfit.data.batches import Batch
-from wellfit.errors import DataError
+from wellfit.errors import DataError, RecipeError
 from wellfit.tasks.metrics import Classification, Metrics, Regression
 
 TARGETS = ("labels", "label", "targets", "target", "y")  # how a mapping names what is to be predicted
@@ -83,7 +83,13 @@ class Supervised:
         weight = float(sums["weight"])
         scores = {"loss": float(sums["loss"]) / weight if weight else float("nan")}  # all targets were masked
         for metric in self.metrics:
-            scores |= metric.scores(sums)
+            found = metric.scores(sums)
+            twice = [name for name in found if name in scores]
+            if twice:
+                raise RecipeError(
+                    f"A metric is called {twice[0]!r}, as another score is already. Give it another name."
+                )
+            scores |= found
         return scores
 
     def check(self, model: nn.Module, batch: Batch) -> None:

@@ -23,6 +23,7 @@ from wellfit.data import given
 from wellfit.data.arrays import Loaded
 from wellfit.data.augment import augment
 from wellfit.data.batches import Batch, Batches, Held, InMemory, Order, seed_everything, untouched_randomness
+from wellfit.data.fingerprint import fingerprint
 from wellfit.data.source import load
 from wellfit.defaults import Facts, resolve
 from wellfit.distributed import rank, world
@@ -75,6 +76,9 @@ class Standing:
             setattr(self, name, value)
 
 
+IDLE = ("name", "checkpoints.", "training.log_every")  # what changes no bit of the training
+
+
 @dataclass
 class Job:
     """A training made ready. `recipe` is resolved."""
@@ -90,6 +94,8 @@ class Job:
     test: Held | None
     device: str
     fingerprint: str  # of the training data
+    valid_fingerprint: str = "none"
+    loss: str = "the recipe's"  # what a caller's own loss is called
     record: dict[str, Any] = field(default_factory=dict)  # for task.json
     notes: list[str] = field(default_factory=list)  # what a person must be told before the first step
     loaded: Loaded | None = None
@@ -132,14 +138,21 @@ class Job:
             self._share = (weight, torch.tensor(world() / max(weight, 1e-12), device=self.device))
         return self._share[1]
 
+    def made_of(self) -> dict[str, str]:
+        """All that decides how training goes on, by name, so that a resume notices a change and says which."""
+        modules = {f"module {name}": type(part).__qualname__ for name, part in self.model.named_modules() if name}
+        frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
+        recipe = {f"`{path}`": repr(value) for path, value in self.recipe.flat().items() if not path.startswith(IDLE)}
+        data = {"the training data": self.fingerprint, "the validation data": self.valid_fingerprint}
+        return signature(self.model) | modules | {"what is frozen": repr(frozen), "the loss": self.loss} | data | recipe
+
     def state(self) -> dict[str, Any]:
-        """The state of all parts, and what the run was made of, so that a changed model or data is noticed."""
-        made_of = {"data": self.fingerprint, "model": signature(self.model)}
-        return {name: part.state_dict() for name, part in self.parts.items()} | {"made_of": made_of}
+        """The state of all parts, and what the run was made of."""
+        return {name: part.state_dict() for name, part in self.parts.items()} | {"made_of": self.made_of()}
 
     def restore(self, weights: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Puts everything back. Raises RunError if model or data are not those of the checkpoint, saying what changed."""
-        changes = _changes(state["made_of"], {"data": self.fingerprint, "model": signature(self.model)})
+        changes = _changes(state["made_of"], self.made_of())
         if changes:
             raise RunError(
                 f"This run cannot go on, because it was made with something else: {'; '.join(changes)}. "
@@ -214,6 +227,8 @@ def from_recipe(recipe: Recipe) -> Job:
     ]
     batches = InMemory((loaded.train.inputs, loaded.train.targets), order, device, change)
     job = _assembled(recipe, built.task, built.model, batches, held[0], held[1], device, loaded.fingerprint)
+    if loaded.valid is not None:
+        job.valid_fingerprint = fingerprint(loaded.valid.inputs, loaded.valid.targets)
     job.record, job.loaded = {"task": facts.task, "classes": list(loaded.classes), **built.record}, loaded
     job.notes += loaded.notes
     return job
@@ -260,6 +275,8 @@ def from_given(
         criterion, *tasks.suited(criterion), *(Averaged(*named) for named in (metrics or {}).items())
     )
     job = _assembled(recipe, task, module, source.batches(recipe, device), held, None, device, source.fingerprint())
+    job.valid_fingerprint = watched.fingerprint() if watched is not None else "none"
+    job.loss = _called(loss)
     job.notes += source.notes
     return job
 
@@ -380,6 +397,13 @@ def _with_loss(recipe: Recipe, loss: Any) -> Recipe:
     return recipe
 
 
+def _called(loss: Any) -> str:
+    """A name for a caller's loss that another one would not have."""
+    if loss is None or isinstance(loss, str):
+        return "the recipe's"
+    return repr(loss) if isinstance(loss, nn.Module) else str(getattr(loss, "__qualname__", type(loss).__qualname__))
+
+
 def _agrees(recipe: Recipe, validated: bool) -> None:
     """What only shows once the data is known."""
     if recipe.evaluation.patience is not None and not validated:
@@ -404,14 +428,10 @@ def signature(model: nn.Module) -> dict[str, str]:
     }
 
 
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    changes = []
-    if then["data"] != now["data"]:
-        changes.append(f"the training data has fingerprint {now['data']}, not {then['data']}")
-    old, new = then["model"], now["model"]
-    changes += [f"the model has lost {name}" for name in old if name not in new]
-    changes += [f"the model has gained {name}" for name in new if name not in old]
-    changes += [f"{name} is {new[name]}, not {old[name]}" for name in old if name in new and old[name] != new[name]]
+def _changes(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    changes = [f"{name} is {now[name]}, not {then[name]}" for name in then if name in now and then[name] != now[name]]
+    changes += [f"{name} is gone" for name in then if name not in now]
+    changes += [f"{name} is new" for name in now if name not in then]
     return changes if len(changes) <= 4 else [*changes[:4], f"and {len(changes) - 4} more"]
 
 
