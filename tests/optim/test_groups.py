@@ -116,7 +116,6 @@ def test_the_first_pattern_that_matches_decides_the_rate() -> None:
         ({"backbone.*": 1e-4}, r"'backbone\.\*'.*matches no trainable parameter.*scale"),
         ({"*": 1e-4, "conv.*": 1e-3}, r"'conv\.\*'.*earlier one already takes.*first match"),
         ({"conv.*": -1.0}, r"'conv\.\*'.*-1\.0.*0 or more"),
-        ({"conv.*": float("nan")}, "nan"),
     ],
 )
 def test_a_rate_that_decides_nothing_is_refused(rates, says) -> None:

@@ -10,7 +10,6 @@ all of it loads with `weights_only=True`. Freezing is not decided here: what doe
     [(0.001, 0.01, 3), (0.001, 0.0, 3)]
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -103,7 +102,7 @@ def _rates(names: list[str], patterns: dict[str, float], default: float) -> dict
     """The rate of each parameter. The first pattern that matches a name decides."""
     first = {name: next((p for p in patterns if fnmatchcase(name, p)), None) for name in names}
     for pattern, rate in patterns.items():
-        if not (math.isfinite(rate) and rate >= 0):
+        if rate < 0:
             raise RecipeError(f"`optimizer.learning_rates` gives {pattern!r} the rate {rate}; it must be 0 or more.")
         if pattern in first.values():
             continue
