@@ -89,6 +89,15 @@ def peak_memory_bytes(device: str) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def resident_bytes() -> int:
+    """What this process holds in memory at the moment; 0 where it cannot be read."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as told:
+            return int(told.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def utilization(device: str) -> float | None:
     """How busy the accelerator is, 0 to 1; None where it cannot be read."""
     if not device.startswith("cuda"):

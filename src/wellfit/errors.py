@@ -46,3 +46,7 @@ class MissingExtra(WellfitError, ImportError):
             f"{what} needs the package `{package}`, which is not installed here. "
             f"Install it with `pip install 'wellfit[{extra}]'`."
         )
+
+
+class ScriptError(WellfitError, ValueError):
+    """A program that was to be watched is not there."""

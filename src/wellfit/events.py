@@ -88,6 +88,18 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class Vitals:
+    """What the probe measured or saw of one thing: the numbers that the doctor's rules read."""
+
+    step: int  # optimizer steps taken when it was measured; 0 before the first
+    about: str  # what kind of thing: "layer", "activation", "loss", "batch", "loop", ... (`doctor/history.py` lists them)
+    name: str  # which one of them
+    values: Mapping[str, float] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)  # names and places, never numbers to be parsed
+    of: str = ""  # which training it belongs to, where a program has several
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Training is over, for now or for good."""
 
@@ -98,8 +110,8 @@ class Ended:
     best_value: float | None = None
 
 
-Event = Started | Stepped | Paced | Evaluated | Saved | Noted | Ended
-KINDS: dict[str, type] = {kind.__name__: kind for kind in (Started, Stepped, Paced, Evaluated, Saved, Noted, Ended)}
+Event = Started | Stepped | Paced | Evaluated | Saved | Noted | Vitals | Ended
+KINDS: dict[str, type] = {kind.__name__: kind for kind in (Started, Stepped, Paced, Evaluated, Saved, Noted, Vitals, Ended)}
 
 _ENCODER = json.JSONEncoder(allow_nan=False, default=dict)
 _TYPES = {kind: {f.name: f.type for f in fields(kind)} for kind in KINDS.values()}
@@ -137,7 +149,7 @@ def decode(line: str) -> Event:
     for name, value in list(body.items()):
         if name not in known:
             del body[name]
-        elif type(value) is not float:
+        elif type(value) is not float and name != "words":
             body[name] = _loose(value)
     try:
         event: Event = kind(**body)
@@ -156,7 +168,8 @@ def _is(value: Any, wanted: Any) -> bool:
     if wanted in (int, str, bool):
         return type(value) is wanted
     if get_origin(wanted) is Mapping:
-        return isinstance(value, dict) and all(type(v) in (float, int) for v in value.values())
+        inner = get_args(wanted)[1]
+        return isinstance(value, dict) and all(_is(v, inner) for v in value.values())
     return value is None or any(_is(value, part) for part in get_args(wanted) if part is not type(None))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wellfit.errors import RunError
-from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Saved, Started, Stepped, decode, encode
+from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Saved, Started, Stepped, Vitals, decode, encode
 from wellfit.recipe import Recipe, nearest
 
 RECIPE, ENVIRONMENT, TASK, EVENTS, CHECKPOINTS = (
@@ -267,6 +267,8 @@ def _identity(event: Event) -> tuple[Any, ...]:
             return type(event), event.step
         case Evaluated():
             return Evaluated, event.step, event.split, event.of
+        case Vitals():
+            return Vitals, event.step, event.about, event.name, event.of
         case Noted():
             return Noted, event.text
         case Ended():

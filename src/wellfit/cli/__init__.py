@@ -88,6 +88,20 @@ def report(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> No
     typer.echo(api.write_report(run))
 
 
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def doctor(
+    program: Annotated[str, typer.Argument(metavar="SCRIPT or RUN", help="A Python script, or a run's folder.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[ARGS]...", help="The script's own.")] = None,
+    module: Annotated[bool, typer.Option("-m", help="SCRIPT is a module, package.module.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here too.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Leave with 3 where there are errors or warnings.")] = False,
+) -> None:
+    """Watch a script train, unmodified, or re-read a run, and say what is wrong with it."""
+    from wellfit.cli import diagnose
+
+    raise typer.Exit(diagnose.diagnosed(program, arguments or [], module, json, strict))
+
+
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
     if version:

@@ -1,0 +1,73 @@
+"""`wellfit doctor`: a script or a run, its findings on standard error and in a file."""
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from wellfit.doctor import words
+from wellfit.doctor.doctor import Doctor
+from wellfit.doctor.finding import Finding
+from wellfit.errors import ScriptError
+from wellfit.run import RECIPE, Run
+
+STRICT = 3
+
+
+def diagnosed(program: str, arguments: Sequence[str], module: bool, file: Path | None, strict: bool) -> int:
+    """Watches or re-reads, tells, and returns the exit status: the script's own, or 3 under `strict`."""
+    if file is not None and not file.resolve().parent.is_dir():
+        raise ScriptError(f"{file} cannot be written: there is no folder {file.resolve().parent}.")
+
+    def found(finding: Finding) -> None:
+        print(words.line(finding), file=sys.stderr, flush=True)
+        _write(file, doctor)
+
+    doctor = Doctor(found)
+    _write(file, doctor)
+    if not module and (Path(program) / RECIPE).is_file():
+        status = _reread(Path(program), doctor)
+    else:
+        status = _watched(program, arguments, module, doctor)
+    findings = doctor.findings()
+    _write(file, doctor)
+    for failure in doctor.failures:
+        print(f"wellfit: the doctor itself failed and left; the training was not touched. {failure}", file=sys.stderr)
+    print(f"\nwellfit doctor: {words.listed(findings)}", file=sys.stderr, flush=True)
+    return STRICT if strict and not status and doctor.trouble() else status
+
+
+def _watched(program: str, arguments: Sequence[str], module: bool, doctor: Doctor) -> int:
+    from wellfit.doctor import script
+
+    status, error = script.run(program, arguments, doctor, module=module)
+    if error is not None:
+        traceback.print_exception(error.with_traceback(script.own(error)))
+    if not doctor.histories or not any(history.step for history in doctor.histories.values()):
+        print("wellfit: no training step was seen: no optimizer stepped, and no weights were updated after `backward`.", file=sys.stderr)
+    return status
+
+
+def _reread(folder: Path, doctor: Doctor) -> int:
+    run = Run.open(folder)
+    for event in run.events():
+        doctor.see(event)
+    doctor.end()
+    if run.torn:
+        print(f"wellfit: {run.torn} line(s) of {folder}/events.jsonl could not be read and were passed over.", file=sys.stderr)
+    return 0
+
+
+def _write(file: Path | None, doctor: Doctor) -> None:
+    if file is None:
+        return
+    told = {"findings": [finding.as_dict() for finding in doctor.findings()]}
+    if doctor.failures:
+        told["failures"] = doctor.failures  # type: ignore[assignment]
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        raise ScriptError(f"{file} cannot be written: {error.strerror}.") from None

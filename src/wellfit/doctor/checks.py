@@ -1,0 +1,252 @@
+"""Experiments beside the program: on a copy of its model, or in a forked child. Each is made once and changes nothing.
+
+Does one sample's output depend on another's input? Does position t see position t + 1? Do two workers of a loader draw
+the same random numbers? These cannot be read from a run; they can be tried.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import random
+import select
+import signal
+import struct
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import IterableDataset
+from torch.utils.data._utils import worker as workers
+
+from wellfit.data.batches import untouched_randomness
+from wellfit.doctor.measure import Fingerprints, tensors
+
+COPIED = 30_000_000  # parameters of a model that is copied for an experiment
+PATIENCE = 5.0  # seconds for a forked child
+
+
+class Checks:
+    """The experiments of one program."""
+
+    def __init__(self) -> None:
+        self.tried: set[int] = set()
+        self.loaders: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.peeked = 0
+        self.count = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether experiments on models are still to be made: a few per program."""
+        return self.count < 6
+
+    # ---- on a copy of the model
+
+    def independence(
+        self, model: nn.Module, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Tensor | None,
+        emit: Callable[..., None], place: str,
+    ) -> None:  # fmt: skip
+        """Swaps one sample, and the later half of a sequence, and looks whose outputs change."""
+        given = tensors(args) or tensors(kwargs)
+        if id(model) in self.tried or not given or given[0].ndim < 1 or len(given[0]) < 3:
+            return
+        self.tried.add(id(model))
+        self.count += 1
+        if sum(p.numel() for p in model.parameters()) > COPIED or len(given) > 6:
+            return
+        batch = len(given[0])
+        if any(t.ndim == 2 and t.shape[0] == t.shape[1] and t is not given[0] for t in given) or any(
+            t.ndim == 2 and t.shape[0] == 2 and batch != 2 and not t.is_floating_point() for t in given
+        ):
+            return  # an adjacency matrix or a list of edges: samples of a graph are meant to mix
+        try:
+            twin = copy.deepcopy(model)
+        except (RuntimeError, TypeError, NotImplementedError, ValueError, AttributeError, pickle.PicklingError):
+            return
+        twin.eval()
+        try:
+            with untouched_randomness(), torch.no_grad():
+                self._mixed(twin, name, args, kwargs, given, target, emit, place)
+                self._ahead(twin, name, args, kwargs, given, target, emit, place)
+        except Exception:  # a model that cannot be called again like this: nothing is known then
+            return
+
+    def _mixed(self, twin: nn.Module, name: str, args: Any, kwargs: Any, given: list[Tensor], target: Tensor | None,
+               emit: Callable[..., None], place: str) -> None:  # fmt: skip
+        batch = len(given[0])
+        out, again = _first(twin(*args, **kwargs)), _first(twin(*args, **kwargs))
+        if out is None or again is None or not out.ndim or len(out) != batch or not out.is_floating_point():
+            return
+        if target is not None and target.ndim and len(target) != batch and target.numel() % batch:
+            return
+        noise = float((out - again).abs().max())
+        other = next((i for i in range(1, batch) if not torch.equal(given[0][i], given[0][0])), None)
+        if other is None:
+            return
+
+        def swap(t: Tensor) -> Tensor:
+            if t.ndim and len(t) == batch:
+                t = t.clone()
+                t[0] = t[other]
+            return t
+
+        changed = _first(twin(*_mapped(args, swap), **_mapped(kwargs, swap)))
+        if changed is None:
+            return
+        scale = float(out.abs().max()) + 1e-12
+        moved = float((changed[1:] - out[1:]).abs().max())
+        mixing = moved > 1e-4 * scale and moved > 100 * noise
+        if mixing and out.ndim > 2 and (target is None or target.ndim != out.ndim - 1 or len(target) != batch):
+            # Time may come first: then samples lie along the second dimension, and mixing along the first is what is meant.
+            if given[0].ndim > 1 and given[0].shape[1] > 1 and out.shape[1] == given[0].shape[1]:
+
+                def swap_second(t: Tensor) -> Tensor:
+                    if t.ndim > 1 and t.shape[1] == given[0].shape[1]:
+                        t = t.clone()
+                        t[:, 0] = t[:, 1]
+                    return t
+
+                second = _first(twin(*_mapped(args, swap_second), **_mapped(kwargs, swap_second)))
+                if second is not None and float((second[:, 2:] - out[:, 2:]).abs().max()) <= 1e-4 * scale:
+                    mixing = False
+        emit(None, "independence", name, {"mixing": float(mixing), "moved": moved / scale, "samples": float(batch)}, {"place": place})
+
+    def _ahead(self, twin: nn.Module, name: str, args: Any, kwargs: Any, given: list[Tensor], target: Tensor | None,
+               emit: Callable[..., None], place: str) -> None:  # fmt: skip
+        if target is None or target.is_floating_point():
+            return
+        for ids in given:
+            if ids.ndim != 2 or ids.is_floating_point() or ids.shape[1] < 4 or ids.dtype == torch.bool:
+                continue
+            rows, length = ids.shape
+            labels = target.reshape(rows, -1) if target.numel() % rows == 0 else None
+            if labels is None or labels.shape[1] not in (length, length - 1):
+                continue
+            used = labels >= 0
+            ahead = labels[:, : length - 1] == ids[:, 1:]
+            shifted = bool(used.any()) and float(ahead[used[:, : length - 1]].float().mean()) > 0.98
+            same = labels.shape[1] == length and bool(used.all()) and bool((labels == ids).float().mean() > 0.98)
+            if not (shifted or same) or len(ids.unique()) < 3:
+                continue
+            half = length // 2
+            changed = ids.clone()
+            changed[:, half:] = ids[:, half:].flip(0).roll(1, dims=1)
+            if torch.equal(changed, ids):
+                continue
+
+            def swap(t: Tensor, ids: Tensor = ids, changed: Tensor = changed) -> Tensor:
+                return changed if t is ids else t
+
+            out, moved = _first(twin(*args, **kwargs)), _first(twin(*_mapped(args, swap), **_mapped(kwargs, swap)))
+            if out is None or moved is None or out.ndim != 3 or out.shape[:2] != ids.shape:
+                continue
+            scale = float(out.abs().max()) + 1e-12
+            gap = float((moved[:, :half] - out[:, :half]).abs().max()) / scale
+            emit(None, "ahead", name, {"shifted": float(shifted), "same": float(same), "moved": gap}, {"place": place})
+            return
+
+    def peeking(self, inputs: Tensor, target: Any, name: str, tell: Callable[..., None]) -> None:
+        """Whether a number to be predicted stands among the inputs, at the same place in every sample."""
+        if self.peeked > 4 or not isinstance(target, Tensor) or not target.is_floating_point() or not inputs.is_floating_point():
+            return
+        self.peeked += 1
+        count = len(target) if target.ndim else 0
+        if count < 8 or inputs.numel() % count or inputs.numel() <= target.numel() or inputs.numel() > 1 << 22:
+            return
+        wanted, table = target.reshape(count, -1), inputs.reshape(count, -1)
+        if wanted.shape[1] > 64 or table.shape[1] < 2 or float(wanted[:, 0].std()) == 0 or len(inputs) != count:
+            return
+        for column in (0, wanted.shape[1] - 1):
+            equal = (table == wanted[:, column : column + 1]).all(dim=0)
+            if bool(equal.any()):
+                tell("peek", name, {"column": float(equal.nonzero()[0]), "samples": float(count)})
+                return
+
+    # ---- in a forked child
+
+    def loader(self, loader: Any, emit: Callable[..., None]) -> None:
+        """Two children start as the loader's workers would; do they make the same random sample?"""
+        if loader.num_workers < 2 or loader in self.loaders or len(self.loaders) > 4 or not hasattr(os, "fork"):
+            return
+        self.loaders.add(loader)
+        context = getattr(loader.multiprocessing_context, "get_start_method", lambda: None)()
+        if isinstance(loader.dataset, IterableDataset) or context not in (None, "fork") or torch.cuda.is_initialized():
+            return
+        told = [_as_worker(loader, number) for number in (0, 1)]
+        if None in told:
+            return
+        (first, second), (other, _) = told[0], told[1]  # type: ignore[misc]
+        emit(None, "workers", type(loader.dataset).__name__, {
+            "random": float(first != second), "alike": float(first == other), "workers": float(loader.num_workers),
+        })  # fmt: skip
+
+
+def _as_worker(loader: Any, number: int) -> tuple[int, int] | None:
+    """Fingerprints of the dataset's first sample, taken twice, in a child that is set up as this worker."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            quiet = os.open(os.devnull, os.O_RDWR)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            torch.set_num_threads(1)
+            seed = 1234 + number
+            random.seed(seed)
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            workers._worker_info = workers.WorkerInfo(id=number, num_workers=loader.num_workers, seed=seed, dataset=loader.dataset)
+            if loader.worker_init_fn is not None:
+                loader.worker_init_fn(number)
+            os.write(writer, struct.pack("qq", _mark(loader.dataset[0]), _mark(loader.dataset[0])))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    told = b""
+    try:
+        ready, _, _ = select.select([reader], [], [], PATIENCE)
+        while ready:
+            part = os.read(reader, 4096)
+            if not part:
+                break
+            told += part
+        if not ready:
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    except (OSError, ChildProcessError):
+        return None
+    finally:
+        os.close(reader)
+    return struct.unpack("qq", told) if len(told) == 16 else None
+
+
+def _mark(sample: Any) -> int:
+    parts = tensors(sample)
+    if not parts and isinstance(sample, tuple | list):
+        parts = [torch.as_tensor(np.asarray(p)) for p in sample if isinstance(p, np.ndarray | float | int)]
+    elif isinstance(sample, np.ndarray):
+        parts = [torch.as_tensor(sample)]
+    prints = Fingerprints()
+    return hash(tuple(prints.of(part.reshape(1, -1))[0] for part in parts if part.numel()))
+
+
+def _first(output: Any) -> Tensor | None:
+    found = tensors(output)
+    return next((t for t in found if t.is_floating_point() and t.ndim), None)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, tuple) and type(value) is tuple:
+        return tuple(_mapped(part, change) for part in value)
+    if isinstance(value, list):
+        return [_mapped(part, change) for part in value]
+    if isinstance(value, dict):
+        return {key: _mapped(part, change) for key, part in value.items()}
+    return value

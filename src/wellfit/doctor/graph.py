@@ -1,0 +1,353 @@
+"""What autograd's graph tells of one training step, read just before its backward pass, while nothing is freed.
+
+The graph of the loss names every operation between the parameters and the number that is minimised, whoever wrote the
+model and however: modules, functions, bare tensors. So one reader serves every program, without hooks. It changes
+nothing: it looks at saved tensors under `no_grad`, at no more than `NODES` operations and `ELEMENTS` numbers of each.
+
+    >>> graph = Graph(loss, names)  # names: id(parameter) -> "conv1.weight"
+    >>> graph.losses[0].function, graph.layers[0].name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NODES = 4000
+ELEMENTS = 65_536
+
+# Operations that hand values on as they are, in another shape or order.
+SHAPING = (
+    "View", "UnsafeView", "ReshapeAlias", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Permute", "T", "Clone", "Select",
+    "Slice", "Alias", "ToCopy", "Expand", "Unbind", "Split", "Index", "Narrow", "Detach", "Movedim", "Contiguous", "AsStrided",
+    "UnsafeSplit", "Chunk", "Cat", "Stack",
+)  # fmt: skip
+LINEAR = ("Addmm", "Mm", "Linear", "Convolution", "MkldnnConvolution", "Addbmm", "Baddbmm")
+LOSSES = {
+    "NllLoss": "nll_loss", "NllLoss2D": "nll_loss", "MseLoss": "mse_loss", "SmoothL1Loss": "smooth_l1_loss",
+    "HuberLoss": "huber_loss", "BinaryCrossEntropy": "binary_cross_entropy",
+    "BinaryCrossEntropyWithLogits": "binary_cross_entropy_with_logits", "SoftMarginLoss": "soft_margin_loss",
+}  # fmt: skip
+ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "Gelu", "Silu", "LeakyRelu", "Elu", "Softplus", "Hardtanh", "Hardswish", "Threshold")
+BOUNDED = ("Sigmoid", "Tanh", "Softmax", "SafeSoftmax", "Relu", "Softplus", "Hardtanh", "LogSigmoid", "Threshold")
+
+
+def kind(node: Any) -> str:
+    """`AddmmBackward0` -> `Addmm`, `torch::autograd::AccumulateGrad` -> `AccumulateGrad`."""
+    name = node.name().rsplit("::", 1)[-1]
+    return name.rstrip("0123456789").removesuffix("Backward")
+
+
+def shape(node: Any) -> tuple[int, ...]:
+    """The shape of what the operation made."""
+    try:
+        return tuple(node._input_metadata[0].shape)
+    except (AttributeError, IndexError, RuntimeError, TypeError):
+        return ()
+
+
+def saved(node: Any, name: str) -> Any:
+    """A saved value of the operation, or None where it has none or gave it up (freed, or overwritten in place)."""
+    try:
+        value = getattr(node, f"_saved_{name}", None)
+    except RuntimeError:
+        return None
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def some(values: Tensor, limit: int = ELEMENTS) -> Tensor:
+    """At most `limit` of the numbers, evenly spaced, as one dimension."""
+    flat = values.reshape(-1)
+    return flat if flat.numel() <= limit else flat[:: flat.numel() // limit + 1]
+
+
+@dataclass
+class Loss:
+    """One loss in the graph, with what it was given."""
+
+    node: Any
+    function: str
+    sign: int  # -1 where it is maximised
+    scaled: bool  # divided or multiplied by a constant on the way to what `backward` was called on
+    head: Any  # the operation that made its input, reshapes passed over
+
+
+@dataclass
+class Layer:
+    """A linear map or convolution, or another operation that holds parameters."""
+
+    node: Any
+    name: str
+    op: str
+    weight: Any = None  # the parameter, where it is trained
+    inputs: Any = None  # the tensor it read, where autograd keeps it
+    first: bool = False  # reads the data itself
+    order: int = 0  # distance from the data; the last is nearest to the loss
+    fed_by: Layer | None = None  # the linear layer before it, where nothing bends in between
+
+
+@dataclass
+class Graph:
+    """The operations behind a loss."""
+
+    loss: Tensor
+    names: Mapping[int, str]
+    nodes: list[Any] = field(default_factory=list)  # from the loss to the data
+    truncated: bool = False
+    parameters: list[Tensor] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)  # from the data to the loss
+    divided: bool = False
+    negated: bool = False
+    parent: dict[Any, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        root = self.loss.grad_fn
+        if root is None:
+            return
+        self._collect(root)
+        self._scale(root)
+        self._find_layers()
+
+    # ---- building
+
+    def _collect(self, root: Any) -> None:
+        seen, queue = {root}, [root]
+        self.parent[root] = None
+        for node in queue:
+            if len(seen) > NODES:
+                self.truncated = True
+                break
+            for below, _ in node.next_functions:
+                if below is not None and below not in seen:
+                    seen.add(below)
+                    self.parent[below] = node
+                    queue.append(below)
+        self.nodes = queue
+        for node in queue:
+            if kind(node) == "AccumulateGrad":
+                self.parameters.append(node.variable)
+
+    def _scale(self, root: Any) -> None:
+        """Signs and constants from the root through what is linear in the loss."""
+        sign, scaled, queue = {root: 1}, {root: False}, [root]
+        for node in queue:
+            op = kind(node)
+            found = LOSSES.get(op)
+            if found:
+                below = node.next_functions[0][0]
+                self.losses.append(Loss(node, found, sign[node], scaled[node], through(below)))
+                continue
+            if op not in ("Div", "Mul", "Neg", "Add", "Sub", "Mean", "Sum", "Select", "Squeeze", "Unsqueeze", "View", "Stack",
+                          "ToCopy", "Clone", "Cat", "Where", "MaskedSelect", "Index", "Nansum", "Expand"):  # fmt: skip
+                continue
+            factor, constant = 1.0, False
+            if op == "Neg":
+                factor = -1.0
+            elif op in ("Mul", "Div"):
+                factor, constant = _factor(node)
+            for position, (below, _) in enumerate(node.next_functions):
+                if below is None or below in sign or len(sign) > 200:
+                    continue
+                flipped = factor < 0 or (op == "Sub" and position == 1)
+                sign[below] = -sign[node] if flipped else sign[node]
+                scaled[below] = scaled[node] or constant or op == "Sum"
+                queue.append(below)
+        if not self.losses:
+            self.divided = any(kind(node) in ("Div", "Mul") and _factor(node)[1] for node in queue[:4])
+        else:
+            self.divided = all(loss.scaled for loss in self.losses)
+            self.negated = all(loss.sign < 0 for loss in self.losses)
+
+    def _find_layers(self) -> None:
+        made: dict[Any, Layer] = {}
+        for node in reversed(self.nodes):
+            layer = self._layer(node)
+            if layer is not None:
+                made[node] = layer
+        self.layers = list(made.values())
+        for order, layer in enumerate(self.layers):
+            layer.order = order
+            if layer.op in LINEAR:
+                below = bent(self._data(layer.node))
+                if below in made and made[below].op in LINEAR:
+                    layer.fed_by = made[below]
+
+    def _layer(self, node: Any) -> Layer | None:
+        op = kind(node)
+        weights = [variable for below, _ in node.next_functions if (variable := parameter(below)) is not None]
+        if not weights and op not in LINEAR:
+            return None
+        if not weights and self._data(node) is None:
+            return None
+        if op in ("Add", "Mul", "Sub", "Div", "Pow", "Expand", "Exp", "Sum", "Mean", *SHAPING):
+            return None
+        weight = max(weights, key=lambda w: (w.ndim, w.numel()), default=None)
+        name = self.names.get(id(weight), "") if weight is not None else ""
+        inputs = next(
+            (t for key in ("mat1", "input", "self", "indices") if isinstance(t := saved(node, key), Tensor)), None
+        )
+        first = inputs is not None and self._data(node) is None
+        return Layer(node, short(name), op, weight, inputs, first)
+
+    def _data(self, node: Any) -> Any:
+        """What feeds the operation, its parameters left aside."""
+        for below, _ in node.next_functions:
+            if below is not None and parameter(below) is None:
+                return below
+        return None
+
+    # ---- reading
+
+    def activations(self) -> Iterator[tuple[str, str, Tensor, bool]]:
+        """(layer that it follows, operation, what it made, whether a trained layer still follows), from the loss to the data."""
+        after: dict[Any, bool] = {}
+        for node in self.nodes:
+            op = kind(node)
+            above = self.parent[node]
+            after[node] = above is not None and (after.get(above, False) or kind(above) in LINEAR or "Rnn" in kind(above))
+            if op in ACTIVATIONS:
+                made = saved(node, "result")
+                if not isinstance(made, Tensor):
+                    made = saved(node, "self")
+                if isinstance(made, Tensor) and made.is_floating_point():
+                    yield self.before(node), op, made, after[node]
+
+    def before(self, node: Any) -> str:
+        """The name of the nearest layer with parameters on the way from the node to the data."""
+        names = {layer.node: layer.name for layer in self.layers}
+        at = node
+        for _ in range(12):
+            at = next((b for b, _ in at.next_functions if b is not None), None)
+            if at is None:
+                return ""
+            if names.get(at):
+                return names[at]
+        return ""
+
+    def made_by(self) -> str:
+        """The operation behind a loss that is not finite: the first one, from the data on, fed with what it cannot take."""
+        for node in reversed(self.nodes):
+            op = kind(node)
+            before, after = saved(node, "self"), saved(node, "result")
+            if op in ("Log", "Log2", "Log10", "Log1P") and isinstance(before, Tensor):
+                least = float(some(before, 1 << 22).min()) if before.numel() else 1.0
+                if least <= (-1.0 if op == "Log1P" else 0.0):
+                    return f"a logarithm of {least:.3g}"
+            if op == "Exp" and isinstance(after, Tensor) and not bool(torch.isfinite(after).all()):
+                return "an exponential that overflowed"
+            if op == "Div":
+                other = saved(node, "other")
+                if isinstance(other, Tensor) and other.numel() and bool((other == 0).any()):
+                    return "a division by zero"
+            if op == "Sqrt" and isinstance(after, Tensor) and bool(torch.isnan(after).any()):
+                return "a square root of a negative number"
+            if op == "Pow" and isinstance(before, Tensor) and bool((before == 0).any()):
+                power = saved(node, "exponent")
+                if isinstance(power, int | float) and power < 0:
+                    return "a negative power of zero"
+        return ""
+
+    def unstable(self) -> str:
+        """An operation whose value is finite and whose gradient is not: the root or norm of zero."""
+        for node in reversed(self.nodes):
+            op, after = kind(node), saved(node, "result")
+            if op == "Sqrt" and isinstance(after, Tensor) and bool((after == 0).any()):
+                return "the square root of zero, whose slope is infinite"
+            if op == "Pow" and isinstance(power := saved(node, "exponent"), float) and 0 < power < 1:
+                before = saved(node, "self")
+                if isinstance(before, Tensor) and bool((before == 0).any()):
+                    return f"zero to the power {power:g}, whose slope is infinite"
+            if op in ("Acos", "Asin") and isinstance(before := saved(node, "self"), Tensor) and bool((before.abs() >= 1).any()):
+                return f"{op.lower()} of 1, whose slope is infinite"
+        return ""
+
+    def broadcast(self) -> str:
+        """A prediction of n values that a hand-written loss blew up to n x n, as "[32, 1] to [32, 32]"; else nothing."""
+        for node in self.nodes[:40]:
+            if kind(node) not in ("Sub", "Mul", "Add", "Div"):
+                continue
+            made = shape(node)
+            below = [b for b, _ in node.next_functions]
+            if len(made) != 2 or made[0] != made[1] or made[0] < 2 or sum(b is not None for b in below) != 1:
+                continue
+            given = shape(next(b for b in below if b is not None))
+            if given in ((made[0], 1), (made[0],)):
+                return f"{list(given)} to {list(made)}"
+        return ""
+
+
+def parameter(node: Any) -> Tensor | None:
+    """The leaf behind a node, a transpose passed over; None where the node is no leaf."""
+    for _ in range(3):
+        if node is None:
+            return None
+        op = kind(node)
+        if op == "AccumulateGrad":
+            variable: Tensor = node.variable
+            return variable
+        if op not in ("T", "Transpose", "ToCopy"):
+            return None
+        node = node.next_functions[0][0]
+    return None
+
+
+def through(node: Any, limit: int = 16) -> Any:
+    """The first operation that is more than a change of shape."""
+    for _ in range(limit):
+        if node is None or kind(node) not in SHAPING:
+            return node
+        node = next((below for below, _ in node.next_functions if below is not None), None)
+    return node
+
+
+def bent(node: Any, limit: int = 16) -> Any:
+    """The first operation that is not linear in its input: shapes, dropout, batch norm and constants are passed over."""
+    for _ in range(limit):
+        if node is None or kind(node) in ("Cat", "Stack"):
+            return node
+        op = kind(node)
+        if op in SHAPING or op in ("NativeBatchNorm", "CudnnBatchNorm", "NativeDropout") or (op == "Mul" and _is_mask(node)):
+            node = next((below for below, _ in node.next_functions if below is not None), None)
+        else:
+            return node
+    return node
+
+
+def dropped(node: Any) -> bool:
+    """Whether the operation is a dropout."""
+    return node is not None and (kind(node) == "NativeDropout" or (kind(node) == "Mul" and _is_mask(node)))
+
+
+def short(name: str) -> str:
+    """`encoder.0.weight` -> `encoder.0`."""
+    for tail in (".weight", ".bias", ".in_proj_weight"):
+        name = name.removesuffix(tail)
+    return name
+
+
+def _is_mask(node: Any) -> bool:
+    """A product with a constant of the same shape that holds zero and one other value: dropout on a CPU."""
+    if sum(below is not None for below, _ in node.next_functions) != 1:
+        return False
+    mask = saved(node, "other") if node.next_functions[0][0] is not None else saved(node, "self")
+    if not isinstance(mask, Tensor) or not mask.is_floating_point() or tuple(mask.shape) != shape(node) or mask.numel() < 2:
+        return False
+    part = some(mask, 4096)
+    top = part.max()
+    return bool(top >= 1) and bool(((part == 0) | (part == top)).all())
+
+
+def _factor(node: Any) -> tuple[float, bool]:
+    """The constant that a product or quotient multiplies by, and whether there is one."""
+    operands = [below for below, _ in node.next_functions]
+    if len(operands) == 2 and all(below is not None for below in operands):
+        return 1.0, False
+    other = saved(node, "other") if operands and operands[0] is not None else saved(node, "self")
+    if isinstance(other, Tensor):
+        return (float(other), True) if other.numel() == 1 else (1.0, False)
+    return (float(other), True) if isinstance(other, int | float) else (1.0, True)

@@ -1,0 +1,214 @@
+"""Data: what the model and the loss are fed, batch by batch and over the whole set."""
+
+import math
+from collections.abc import Iterator
+
+from wellfit.doctor.finding import Finding, find
+from wellfit.doctor.history import History
+
+SELF_NORMALIZING = ("NativeBatchNorm", "NativeLayerNorm", "NativeGroupNorm", "CudnnBatchNorm", "Embedding", "FusedRmsNorm", "RmsNorm")
+
+
+def inputs_not_finite(h: History) -> Iterator[Finding]:
+    for v in h.all("input"):
+        if v.values.get("non_finite", 0) > 0:
+            yield find(
+                "inputs-not-finite", max(1, v.step), f"{v.values['non_finite']:.2%} of what {v.name} reads is NaN or infinite.",
+                {"share": v.values["non_finite"], "layer": v.name}, place=v.words["place"],
+            )  # fmt: skip
+            return
+
+
+def inputs_not_normalized(h: History) -> Iterator[Finding]:
+    for name in h.names("input"):
+        seen = [v for v in h.all("input", name) if v.words["operation"] not in SELF_NORMALIZING and not v.values["whole"]]
+        if len(seen) < 2 or "hh" in name:
+            continue
+        x = seen[-1].values
+        says = ""
+        if x["std"] > 20 or abs(x["mean"]) > 20:
+            says = f"The inputs of {name} have a mean of {x['mean']:.3g} and a spread of {x['std']:.3g} (from {x['min']:.3g} to {x['max']:.3g}); about 0 and 1 are expected."
+        elif x.get("features", 0) >= 2 and x.get("largest_scale", 0) > 5 and x["largest_scale"] > 100 * x["smallest_scale"]:
+            says = f"The features that {name} reads have spreads from {x['smallest_scale']:.3g} to {x['largest_scale']:.3g}."
+        elif 0 < max(abs(x["min"]), abs(x["max"])) < 2e-3 and x["std"] > 0:
+            says = f"The inputs of {name} lie between {x['min']:.2g} and {x['max']:.2g}: far too small to matter beside the biases."
+        if says and not math.isnan(x["std"]):
+            keep = {k: x[k] for k in ("mean", "std", "min", "max", "largest_scale", "smallest_scale") if k in x}
+            yield find("inputs-not-normalized", 1, says, keep | {"layer": name}, confidence=0.9, place=seen[0].words["place"])
+            return
+
+
+def inputs_degenerate(h: History) -> Iterator[Finding]:
+    by_step: dict[int, list[tuple[str, dict[str, float]]]] = {}
+    for v in h.all("input"):
+        if not v.values["whole"] and "hh" not in v.name and v.values["samples"] >= 4:
+            by_step.setdefault(v.step, []).append((v.name, dict(v.values)))
+    hits = []
+    for step, seen in sorted(by_step.items()):
+        empty = [x["max"] == x["min"] or x.get("constant_samples", 0) > 0.5 and x["dims"] > 2
+                 or x.get("constant_samples", 0) > 0.5 and x.get("features", 0) >= 8
+                 or x.get("features", 0) >= 4 and x.get("constant_features", 0) >= 0.9 * x["features"] for _, x in seen]  # fmt: skip
+        hits.append((step, seen[0]) if all(empty) else None)
+    if len(hits) >= 3 and sum(hit is not None for hit in hits) >= 0.6 * len(hits):
+        step, (name, x) = next(hit for hit in hits if hit)
+        yield find(
+            "inputs-degenerate", step,
+            f"What {name} reads is constant ({x.get('constant_samples', 1.0):.0%} of the samples have a single value, from {x['min']:.3g} to {x['max']:.3g}).",
+            {"constant_samples": x.get("constant_samples", 1.0), "min": x["min"], "max": x["max"]}, confidence=0.9,
+        )  # fmt: skip
+
+
+def targets_all_ignored(h: History) -> Iterator[Finding]:
+    for v in h.all("loss"):
+        if v.values.get("ignored", 0) >= 1.0:
+            yield find("targets-all-ignored", v.step, f"In step {v.step} every target is masked out: there is nothing to learn from.",
+                       {"ignored": 1.0}, place=v.words["place"])  # fmt: skip
+            return
+
+
+def crashed_on_data(h: History) -> Iterator[Finding]:
+    for v in h.all("crash"):
+        if v.name == "labels":
+            known = "least" in v.words
+            ids = f"Class ids go from {v.words['least']} to {v.words['most']}, and the head has {v.words['classes']} units (0 to {int(v.words['classes']) - 1})." if known else "A class id has no unit in the head."
+            yield find("labels-out-of-range", v.step + 1, ids, {k: t for k, t in v.words.items() if k != "place"}, place=v.words["place"])
+        elif v.name == "empty":
+            yield find("empty-sequences", v.step + 1, "A sequence of length zero was to be packed.", {"error": v.words["error"]}, place=v.words["place"])
+
+
+def labels_single_class(h: History) -> Iterator[Finding]:
+    for v in h.all("labels"):
+        x = v.values
+        if x["present"] == 1 and x["classes"] >= 2 and x["samples"] >= 64 and (x["final"] or x["batches"] >= 200):
+            only = next(k for k in x if k.startswith("class "))
+            yield find("labels-single-class", 1, f"All {x['samples']:.0f} labels seen are {only}, while the head has {x['classes']:.0f} classes.",
+                       {"samples": x["samples"], "classes": x["classes"]}, confidence=0.95)  # fmt: skip
+            return
+
+
+def class_imbalance(h: History) -> Iterator[Finding]:
+    for v in h.all("labels"):
+        x = v.values
+        if not (x["final"] or x["samples"] >= 4000) or x["weighted"] or x["present"] < 2 or x["classes"] > 50:
+            continue
+        fair = 1 / x["present"]
+        if x["rarest"] < 0.1 * fair and x["samples"] * fair >= 20 and x["purity"] < 0.995 * 1.0 + 0.1 * x["largest"]:
+            rare = min((k for k in x if k.startswith("class ")), key=lambda k: x[k])
+            yield find(
+                "class-imbalance", 1,
+                f"{rare} has {x['rarest']:.2%} of the labels, less than a tenth of its fair share ({fair:.0%}), and the loss has no weights.",
+                {"rarest": x["rarest"], "fair_share": fair, "class": rare}, confidence=0.85,
+            )  # fmt: skip
+            return
+
+
+def data_not_shuffled(h: History) -> Iterator[Finding]:
+    for v in h.all("labels"):
+        x = v.values
+        if x["present"] >= 2 and x["batches"] >= 6 and x["batch"] >= 4 and x["purity"] > 0.9 and x["largest"] < 0.75:
+            yield find(
+                "data-not-shuffled", 1,
+                f"In a batch {x['purity']:.0%} of the labels are one class, over all batches at most {x['largest']:.0%}: samples come sorted by class.",
+                {"purity": x["purity"], "largest_share": x["largest"], "batches": x["batches"]}, confidence=0.9,
+            )  # fmt: skip
+            return
+
+
+def targets_not_shuffled(h: History) -> Iterator[Finding]:
+    for v in h.all("targets"):
+        x = v.values
+        if x["batches"] >= 8 and x["variance"] > 0 and x["within"] < 0.3 * x["variance"]:
+            yield find(
+                "data-not-shuffled", 1,
+                f"Targets vary much less within a batch (variance {x['within']:.3g}) than over all batches ({x['variance']:.3g}): samples come sorted, by "
+                "target or by time.",
+                {"within": x["within"], "variance": x["variance"], "threshold": 0.3}, confidence=0.8,
+            )  # fmt: skip
+            return
+
+
+def duplicate_samples(h: History) -> Iterator[Finding]:
+    v = h.latest("population")
+    if v is None or v.values["replacement"] or v.values["new_after"] < 0.3 or v.values["after"] < 32:
+        return
+    x = v.values
+    if x["width"] < (16 if x["whole"] else 8) or x["before_repeat"] > 0.6 * x["distinct"] or x["distinct"] < 8:
+        return
+    by_chance = 0.7 < x["dispersion"] < 1.5  # what drawing with replacement gives
+    if by_chance or (x["whole"] and x["before_repeat"] > 0.2 * x["distinct"]):
+        return
+    yield find(
+        "duplicate-samples", 1,
+        f"Inputs repeat within a pass over the data: the first repetition came after {x['before_repeat']:.0f} different samples of {x['distinct']:.0f}; the most "
+        f"frequent one was used {x['most']:.0f} times in {x['seen']:.0f}.",
+        {"distinct": x["distinct"], "seen": x["seen"], "most": x["most"], "before_repeat": x["before_repeat"]}, confidence=0.85,
+    )  # fmt: skip
+
+
+def train_validation_leakage(h: History) -> Iterator[Finding]:
+    streams = h.all("overlap")
+    clean = any(v.values["share"] < 0.02 for v in streams)
+    for v in streams:
+        x = v.values
+        if x["share"] < 0.03 or x["common"] < 5 or x["width"] < (8 if x["whole"] else 4):
+            continue
+        if x["share"] > 0.98 and (x["covers"] > 0.8 or clean):
+            continue  # the training set, evaluated as such
+        population = h.latest("population")
+        if population is not None and population.values["whole"] and population.values["before_repeat"] < 0.3 * population.values["distinct"]:
+            continue  # inputs of few possible values repeat by nature
+        yield find(
+            "train-validation-leakage", v.step,
+            f"{x['common']:.0f} of {x['samples']:.0f} samples evaluated from {v.words['place']} ({x['share']:.0%}) were trained on.",
+            {"share": x["share"], "samples": x["samples"]}, confidence=0.95, place=v.words["place"],
+        )  # fmt: skip
+        return
+
+
+def empty_sequences(h: History) -> Iterator[Finding]:
+    for v in h.all("tokens"):
+        x = v.values
+        if x["empty"] > 0 and (x["known"] or x["kinds"] >= 3):
+            yield find(
+                "empty-sequences", max(1, v.step), f"{x['empty']:.0f} of {x['samples']:.0f} inputs of a batch hold nothing but padding.",
+                {"empty": x["empty"], "samples": x["samples"]}, confidence=0.95, place=v.words["place"],
+            )  # fmt: skip
+            return
+
+
+def padding_dominates(h: History) -> Iterator[Finding]:
+    seen = [v.values for v in h.all("tokens") if v.values["known"] or v.values["kinds"] >= 3]
+    if len(seen) >= 3 and sum(x["padding"] for x in seen) / len(seen) > 0.6:
+        share = sum(x["padding"] for x in seen) / len(seen)
+        yield find("padding-dominates", 1, f"{share:.0%} of the token positions of {len(seen)} batches are padding.",
+                   {"share": share, "threshold": 0.6, "length": seen[-1]["length"]}, confidence=0.9)  # fmt: skip
+
+
+def workers_repeat_randomness(h: History) -> Iterator[Finding]:
+    for v in h.all("workers"):
+        if v.values["random"] and v.values["alike"]:
+            yield find(
+                "workers-repeat-randomness", max(1, v.step),
+                f"The samples of {v.name} are random, and two of the {v.values['workers']:.0f} workers made the very same one: they start from the same seed.",
+                {"workers": v.values["workers"]}, confidence=0.95,
+            )  # fmt: skip
+            return
+
+
+def labels_unrelated_to_inputs(h: History) -> Iterator[Finding]:
+    v = h.latest("yardstick")
+    if v is None or v.values["rows"] < 120:
+        return
+    x = v.values
+    margin = max(0.03, 2.5 * x["error"])
+    if x["score"] > x["chance"] + margin:
+        return
+    held = x.get("held_out", math.nan)
+    guessing = held <= x["chance"] + max(0.06, margin) if not math.isnan(held) else x["learned"] < 0.15
+    if guessing:
+        yield find(
+            "labels-unrelated-to-inputs", 1,
+            f"Neither the model nor a classical one (cross-validated on {x['rows']:.0f} samples: {x['score']:.2f}, guessing gives {x['chance']:.2f}) finds "
+            "anything in the inputs that tells the targets.",
+            {"classical": x["score"], "guessing": x["chance"], "rows": x["rows"]}, confidence=0.8,
+        )  # fmt: skip

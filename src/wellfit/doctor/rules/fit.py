@@ -1,0 +1,96 @@
+"""Fit: over- and underfitting, too short, unvalidated, beaten. Told from whole curves, and so mostly at the end."""
+
+import math
+import statistics
+from collections.abc import Iterator
+
+from wellfit.doctor.finding import Finding, find
+from wellfit.doctor.history import History
+
+
+def overfitting(h: History) -> Iterator[Finding]:
+    if h.adversarial():
+        return
+    points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)]
+    for stream, scores in h.evaluations.items():
+        scores = [(s, x) for s, x in scores if math.isfinite(x)]
+        if len(scores) < 6 or len(points) < 10:
+            continue
+        smooth = [statistics.fmean(x for _, x in scores[max(0, i - 1) : i + 2]) for i in range(len(scores))]
+        i = min(range(len(smooth)), key=smooth.__getitem__)
+        low, last = smooth[i], statistics.fmean(x for _, x in scores[-2:])
+        after = len(scores) - 1 - i
+        if low <= 0 or after < 3:
+            continue
+        rising = sum(b > a for a, b in zip(smooth[i:], smooth[i + 1 :], strict=False)) / max(1, after)
+        at, width = scores[i][0], max(3, len(points) // 12)
+        near = [x for s, x in points if abs(s - at) <= max(1, h.step // 12)] or [x for _, x in points[:width]]
+        end = statistics.fmean(x for _, x in points[-width:])
+        trained = end < 0.8 * statistics.fmean(near)
+        rise = last / low
+        if trained and rising >= 0.55 and (rise > 1.25 or (rise > 1.15 and after >= 0.5 * len(scores))):
+            yield find(
+                "overfitting", at,
+                f"The validation loss (evaluated from {stream}) was lowest at step {at} with {low:.4g} and has risen to {last:.4g}, while the training loss fell from "
+                f"{statistics.fmean(near):.4g} to {end:.4g}.",
+                {"lowest": low, "last": last, "train_then": statistics.fmean(near), "train_now": end, "evaluations_since": float(after)},
+                confidence=0.9,
+            )  # fmt: skip
+            return
+
+
+def training_too_short(h: History) -> Iterator[Finding]:
+    values = h.losses.values()
+    if h.step < 30 or len(values) < 30 or h.adversarial() or min(values) <= 0:
+        return
+    part = max(5, len(values) // 5)
+    before, last = statistics.fmean(values[-2 * part : -part]), statistics.fmean(values[-part:])
+    noise = statistics.pstdev(values[-part:]) / math.sqrt(part)
+    rates = [r for r in h.rates.values()]
+    down = bool(rates) and rates[-1] < 0.3 * max(rates)
+    for scores in h.evaluations.values():
+        held = [x for _, x in scores]
+        if len(held) >= 4 and min(held[-2:]) > 0.98 * min(held[:-2]):
+            return  # held-out loss has stopped falling
+    if last < 0.92 * before and before - last > 3 * noise and not down and last > 0.02 * values[0]:
+        yield find(
+            "training-too-short", h.step,
+            f"Over the last fifth of {h.step} steps the loss still fell from {before:.4g} to {last:.4g}.",
+            {"before": before, "last": last, "threshold": 0.08}, confidence=0.7,
+        )  # fmt: skip
+
+
+def validation_missing(h: History) -> Iterator[Finding]:
+    started = h.started
+    recorded = started is not None and started.valid_samples > 0
+    if h.step >= 40 and not h.names("evaluation") and not h.evaluations and not recorded and not h.adversarial():
+        yield find("validation-missing", h.step, f"In {h.step} steps nothing was evaluated on data that was not trained on.",
+                   {"steps": float(h.step)}, confidence=0.8)  # fmt: skip
+
+
+def underfitting(h: History) -> Iterator[Finding]:
+    v = h.latest("yardstick")
+    if v is None:
+        return
+    x = v.values
+    reach = (x["score"] - x["chance"]) / max(1e-9, 1 - x["chance"])
+    if x["learned"] < 0.6 * reach and reach > 0.3 and x["rows"] >= 60 and x["score"] - x["chance"] > 4 * x["error"]:
+        yield find(
+            "underfitting", h.step,
+            f"The model explains {max(0.0, x['learned']):.0%} of what could be known of its own training targets, while a classical model, cross-validated, explains "
+            f"{reach:.0%}: the data can be learned, and this model does not.",
+            {"learned": x["learned"], "classical": x["score"], "guessing": x["chance"], "rows": x["rows"]}, confidence=0.75,
+        )  # fmt: skip
+
+
+def beaten_by_baseline(h: History) -> Iterator[Finding]:
+    v = h.latest("yardstick")
+    if v is None or "held_out" not in v.values or not v.values["tabular"]:
+        return
+    x = v.values
+    if x["score"] - x["held_out"] > max(0.04, 3 * x["error"]) and x["learned"] >= 0.3:
+        yield find(
+            "beaten-by-baseline", h.step,
+            f"A classical model, cross-validated on {x['rows']:.0f} of the samples, scores {x['score']:.3f}; the network scores {x['held_out']:.3f} on its validation set.",
+            {"classical": x["score"], "network": x["held_out"], "error": x["error"]}, confidence=0.75,
+        )  # fmt: skip

@@ -1,0 +1,157 @@
+"""Loss and head: what the loss is given, and what it is made for. Read from the operations in the graph."""
+
+import math
+from collections.abc import Iterator
+
+from wellfit.doctor.finding import Finding, find
+from wellfit.doctor.history import History
+from wellfit.events import Vitals
+
+SOFT = ("Softmax", "SafeSoftmax")
+RANGES = {"Sigmoid": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Softmax": (0.0, 1.0), "SafeSoftmax": (0.0, 1.0), "Relu": (0.0, math.inf),
+          "Softplus": (0.0, math.inf), "Threshold": (0.0, math.inf)}  # fmt: skip
+
+
+def _losses(h: History) -> Iterator[Vitals]:
+    for name in h.names("loss"):
+        yield from h.all("loss", name)
+
+
+def softmax_before_cross_entropy(h: History) -> Iterator[Finding]:
+    for v in _losses(h):
+        if v.words["function"] == "cross_entropy" and v.words["head"] in SOFT:
+            classes = v.values.get("classes", 2.0)
+            floor = math.log(1 + (classes - 1) / math.e)
+            yield find(
+                "softmax-before-cross-entropy", v.step,
+                f"`cross_entropy` is given the output of a softmax and applies another one. With {classes:.0f} classes its loss cannot fall "
+                f"below {floor:.3f}.",
+                {"classes": classes, "lowest_loss": floor}, place=v.words["place"],
+            )  # fmt: skip
+            return
+
+
+def sigmoid_before_bce_with_logits(h: History) -> Iterator[Finding]:
+    for v in _losses(h):
+        if v.words["function"] == "binary_cross_entropy_with_logits" and v.words["head"] == "Sigmoid":
+            yield find(
+                "sigmoid-before-bce-with-logits", v.step,
+                "`binary_cross_entropy_with_logits` is given the output of a sigmoid and applies another one: no prediction can be surer "
+                "than 0.5 to 0.73.",
+                {"lowest_loss_positive": 0.313, "lowest_loss_negative": 0.693}, place=v.words["place"],
+            )  # fmt: skip
+            return
+
+
+def loss_broadcasts_shapes(h: History) -> Iterator[Finding]:
+    for v in h.all("broadcast"):
+        yield find(
+            "loss-broadcasts-shapes", max(1, v.step),
+            f"Prediction and target have different shapes ({v.words['shapes']}) and are blown up against each other ({v.name}): each "
+            "prediction is compared with every target.",
+            {"shapes": v.words["shapes"]}, place=v.words["place"],
+        )  # fmt: skip
+        return
+
+
+def head_loss_mismatch(h: History) -> Iterator[Finding]:
+    for v in _losses(h):
+        says = _mismatch(v)
+        if says:
+            evidence: dict[str, float | str] = {k: v.values[k] for k in ("target_min", "target_max", "classes") if k in v.values}
+            yield find("head-loss-mismatch", v.step, says, evidence | {"head": v.words["head"]}, place=v.words["place"])
+            return
+
+
+def _mismatch(v: Vitals) -> str:
+    function, head, x = v.words["function"], v.words["head"], v.values
+    if function == "nll_loss" and x.get("not_log_probabilities", 0) > 0.05:
+        given = "probabilities (a softmax)" if head in SOFT else "plain outputs"
+        return f"`nll_loss` expects log-probabilities and is given {given}; use `log_softmax`, or `cross_entropy` on plain outputs."
+    if function == "cross_entropy":
+        if x.get("classes") == 1:
+            return "`cross_entropy` is given a single unit: its loss is 0 whatever the unit says. For yes or no use one unit with `binary_cross_entropy_with_logits`, or two units."
+        if head in ("Sigmoid", "Tanh", "Relu", "Softplus") and x.get("given_size", 0) > 1:
+            return f"`cross_entropy` expects unbounded outputs and is given those of a {head.lower()}, which holds every score in a narrow range."
+    if function in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
+        if x.get("target_min", 0) < -1e-4 or x.get("target_max", 1) > 1 + 1e-4:
+            return f"The binary loss expects targets between 0 and 1, and they go from {x['target_min']:g} to {x['target_max']:g}."
+        if head in SOFT and function.endswith("logits"):
+            return "`binary_cross_entropy_with_logits` is given the output of a softmax."
+        if head in ("Relu", "Tanh") and function.endswith("logits"):
+            return f"`binary_cross_entropy_with_logits` expects unbounded outputs and is given those of a {head.lower()}."
+    if function in ("mse_loss", "smooth_l1_loss", "huber_loss") and head in RANGES:
+        low, high = RANGES[head]
+        spread = max(x.get("target_std", 0.0), 1e-12)
+        if x.get("head_std", 1.0) == 0 and head in SOFT and abs(x.get("head_mean", 0) - 1) < 1e-6:
+            return "A softmax over a single unit is always 1, whatever the model computes."
+        if x.get("target_max", low) > high + 0.25 * spread or x.get("target_min", high) < low - 0.25 * spread:
+            top = "any size" if math.isinf(high) else f"{high:g}"
+            return f"The last operation, a {head.lower()}, gives {low:g} to {top}, and the targets go from {x['target_min']:g} to {x['target_max']:g}: it cannot reach them."
+    return ""
+
+
+def wrong_targets(h: History) -> Iterator[Finding]:
+    for v in h.all("given"):
+        yield find("head-loss-mismatch", max(1, v.step), v.words["says"], dict(v.values), place=v.words["place"], confidence=0.95)
+        return
+
+
+def initial_loss_off(h: History) -> Iterator[Finding]:
+    for v in _losses(h):
+        if v.step > 1 or v.values["sign"] < 0 or "mean_loss" not in v.values:
+            continue
+        x, loss = v.values, v.values["mean_loss"]
+        classes = x.get("classes", 0)
+        if v.words["function"] == "cross_entropy" and classes >= 2:
+            expected = math.log(classes)
+            if loss > 2 * expected and loss > expected + 1.5:
+                yield find(
+                    "initial-loss-off", 1,
+                    f"The first loss is {loss:.3g}; a model that knows nothing of {classes:.0f} classes has {expected:.3g}. The outputs start "
+                    f"too large (their spread is {x.get('given_std', math.nan):.3g}).",
+                    {"loss": loss, "expected": expected}, confidence=0.9, place=v.words["place"],
+                )  # fmt: skip
+                return
+        if v.words["function"] == "mse_loss" and x.get("target_size", 0) >= 8:
+            variance = x["target_std"] ** 2
+            far = x["target_mean"] ** 2 > 15 * variance or x.get("given_std", 0) ** 2 > 15 * variance
+            if variance > 1e-10 and loss > 25 * variance and far:
+                yield find(
+                    "initial-loss-off", 1,
+                    f"The first squared error is {loss:.3g}, and guessing the mean of the targets would give {variance:.3g}. The targets lie "
+                    f"around {x['target_mean']:.3g} (spread {x['target_std']:.3g}), the outputs around {x.get('given_mean', math.nan):.3g}.",
+                    {"loss": loss, "variance": variance, "target_mean": x["target_mean"]}, confidence=0.85, place=v.words["place"],
+                )  # fmt: skip
+                return
+
+
+def loss_negated(h: History) -> Iterator[Finding]:
+    roots = h.all("root", "loss")
+    negated = [v for v in roots if v.values["negated"]]
+    if len(negated) >= 2 and len(negated) == len(roots) and not h.adversarial():
+        v = negated[0]
+        functions = ", ".join(sorted({f"`{loss.words['function']}`" for loss in _losses(h)}))
+        yield find(
+            "loss-increasing", v.step, f"What is minimised is the negative of {functions}, so that loss is driven up.",
+            {"operation": v.words["operation"]}, place=v.words["place"],
+        )  # fmt: skip
+
+
+def loss_increasing(h: History) -> Iterator[Finding]:
+    updates = h.all("update", "all")
+    early = updates[:6]
+    along = [u.values["along_gradient"] for u in early]
+    maximized = [v for v in h.all("optimizer") if v.values.get("maximize")]
+    known = list(_losses(h))
+    losses = h.losses.values()
+    if len(early) < 2 or min(along) < 0.3 or (maximized and not known):
+        return
+    if not losses or min(losses) <= 0 or (len(losses) >= 3 and losses[-1] < losses[0]):
+        return
+    how = "`maximize=True` is set" if maximized else "the update is added where it should be subtracted, or the learning rate is negative"
+    yield find(
+        "loss-increasing", early[0].step,
+        f"Each update goes along the gradient instead of against it (cosine {sum(along) / len(along):.2f}): {how}.",
+        {"cosine": sum(along) / len(along), "first_loss": losses[0], "last_loss": losses[-1]},
+    )  # fmt: skip

@@ -1,0 +1,182 @@
+"""Numbers that leave their range: NaN and infinity, spikes, gradients that grow or die."""
+
+import math
+import statistics
+from collections.abc import Iterator
+
+from wellfit.doctor.finding import Finding, find
+from wellfit.doctor.history import History
+from wellfit.events import Vitals
+
+
+def not_finite(h: History) -> Iterator[Finding]:
+    for v in h.all("not-finite"):
+        where, why, batch, place = (v.words.get(k, "") for k in ("where", "why", "batch", "place"))
+        step = int(v.values["step"])
+        evidence: dict[str, float | str] = {k: t for k, t in (("where", where), ("why", why), ("batch", batch)) if t}
+        because = f", because of {why}" if why else ""
+        if v.name == "inputs":
+            yield find("inputs-not-finite", step, f"{where[:1].upper()}{where[1:]} is not finite: {why}.", evidence, place=place)
+        elif v.name == "ignored":
+            yield find("targets-all-ignored", step, f"In step {step} nothing is left to learn from: {why}.", evidence, place=place)
+        elif v.name == "activation":
+            yield find("activation-not-finite", step, f"The output of {where} is not finite in step {step}, though its input is{because}.", evidence, place=place)
+        elif v.name == "gradient":
+            yield find("gradient-not-finite", step, f"The gradient of {where} is not finite in step {step}, while the loss is{because}.", evidence, place=place)
+        elif v.name == "weights":
+            yield from _spoiled(h, v, step, where, evidence, place)
+        else:
+            yield find("loss-not-finite", step, f"The loss is {v.values.get('loss', math.nan):g} in step {step}{because}.", evidence, place=place)
+
+
+def _spoiled(h: History, v: Vitals, step: int, where: str, evidence: dict[str, float | str], place: str) -> Iterator[Finding]:
+    """Weights were not finite before the step: either they ran away, or one gradient was NaN while all was well."""
+    losses = [x for x in h.losses.recent(12) if math.isfinite(x)]
+    start = statistics.median(h.losses.values()[:3] or [math.nan])
+    ran_away = any(abs(x) > 1e3 * max(abs(start), 1e-3) for x in losses[-4:])
+    if not ran_away:
+        yield find(
+            "gradient-not-finite", max(1, step - 1),
+            f"Step {step - 1} made {where} NaN or infinite although its loss was finite: its gradient was not finite.", evidence, place=place,
+        )  # fmt: skip
+    yield find("loss-not-finite", step, f"The loss is not finite in step {step}, because weights ({where}) are not any more.", evidence, place=place)
+
+
+def loss_spike(h: History) -> Iterator[Finding]:
+    points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)][-160:]
+    if len(points) < 40:
+        return
+    values = [x for _, x in points]
+    for i in range(max(30, len(points) - 64), len(points) - 3):
+        before = values[max(0, i - 96) : i]
+        mean, spread = statistics.fmean(before), statistics.pstdev(before)
+        top = max(before)
+        if values[i] > mean + 6 * spread and values[i] > 3 * max(top, 0) and values[i] > 0 and max(values[i + 2 : i + 4]) < 0.7 * values[i]:
+            yield find(
+                "loss-spike", points[i][0],
+                f"The loss of step {points[i][0]} was {values[i]:.3g}, {values[i] / max(mean, 1e-12):.0f} times the mean of the {len(before)} steps "
+                "before, and came back afterwards: one batch is far outside the others.",
+                {"loss": values[i], "mean": mean, "std": spread, "largest_before": top}, confidence=0.85,
+            )  # fmt: skip
+            return
+
+
+def _looks(h: History) -> dict[int, list[Vitals]]:
+    """Layer measurements by step, each from the first layer to the last."""
+    steps: dict[int, list[Vitals]] = {}
+    for v in h.all("layer"):
+        steps.setdefault(v.step, []).append(v)
+    return {s: sorted(found, key=lambda v: v.values["order"]) for s, found in sorted(steps.items())}
+
+
+def vanishing_gradients(h: History) -> Iterator[Finding]:
+    hits = []
+    for step, layers in _looks(h).items():
+        weights = [v for v in layers if v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-6 and math.isfinite(v.values["grad_norm"])]
+        if len(weights) < 3:
+            continue
+        first = max(weights[:2], key=lambda v: v.values["grad_norm"])
+        last = max(weights[-2:], key=lambda v: v.values["grad_norm"])
+        a, b = first.values["grad_norm"] / first.values["weight_norm"], last.values["grad_norm"] / last.values["weight_norm"]
+        hits.append((step, first, last, a, b) if a < 1e-3 * b and first.values["grad_norm"] < 1e-4 and b > 1e-5 else None)
+    recent = hits[-4:]
+    if len(recent) >= 3 and all(recent):
+        step, first, last, a, b = next(hit for hit in hits if hit)
+        yield find(
+            "vanishing-gradients", step,
+            f"The gradient of {first.name} is {first.values['grad_norm']:.1e}, that of {last.name} {last.values['grad_norm']:.1e}: {b / max(a, 1e-30):.0e} "
+            "times less, relative to the weights, reaches the first layers.",
+            {"first": first.values["grad_norm"], "last": last.values["grad_norm"], "ratio": a / b, "threshold": 1e-3}, confidence=0.9,
+        )  # fmt: skip
+
+
+def exploding_through_layers(h: History) -> Iterator[Finding]:
+    looks = _looks(h)
+    if not looks:
+        return
+    step, layers = next(iter(looks.items()))
+    weights = [v for v in layers if v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-6 and math.isfinite(v.values["grad_norm"])]
+    if step > 2 or len(weights) < 3:
+        return
+    first, last = weights[0], weights[-1]
+    total = math.sqrt(sum(v.values["grad_norm"] ** 2 for v in weights))
+    ratio = first.values["grad_norm"] / max(last.values["grad_norm"], 1e-12)
+    if total > 300 and ratio > 30:
+        yield find(
+            "exploding-gradients", step,
+            f"In the first step already, the gradient grows from {last.values['grad_norm']:.3g} at {last.name} to {first.values['grad_norm']:.3g} at {first.name}.",
+            {"first": first.values["grad_norm"], "last": last.values["grad_norm"], "ratio": ratio, "threshold": 30.0}, confidence=0.85,
+        )  # fmt: skip
+
+
+def exploding_over_steps(h: History) -> Iterator[Finding]:
+    points = h.norms.points()
+    if len(points) < 5:
+        return
+    early = statistics.median([n for _, n in points[:5]])
+    hit = next(((s, n) for s, n in points[3:] if n > 100 * max(early, 1e-3) and n > 50), None)
+    if hit is None or h.fell() > 0.3 or not _losses_went_up(h):
+        return
+    yield find(
+        "exploding-gradients", hit[0],
+        f"The gradient norm, {early:.3g} in the first steps, is {hit[1]:.3g} in step {hit[0]}, and the loss has left its range.",
+        {"early": early, "norm": hit[1], "threshold": 100.0}, confidence=0.7,
+    )  # fmt: skip
+
+
+def _losses_went_up(h: History) -> bool:
+    values = h.losses.values()
+    return len(values) >= 4 and max(values[-4:]) > 2 * statistics.median(values[: max(3, len(values) // 4)])
+
+
+def vanishing_through_time(h: History) -> Iterator[Finding]:
+    seen = h.all("through-time")
+    low = [v for v in seen if v.values["first"] < 1e-5 * v.values["last"]]
+    if len(low) >= 3 and len(low) >= 0.7 * len(seen):
+        v = low[0]
+        yield find(
+            "vanishing-gradients", v.step,
+            f"Over {v.values['steps']:.0f} time steps the gradient falls from {v.values['last']:.1e} to {v.values['first']:.1e}: the beginning of a "
+            "sequence teaches nothing.",
+            {"first": v.values["first"], "last": v.values["last"], "time_steps": v.values["steps"], "threshold": 1e-5}, confidence=0.85,
+        )  # fmt: skip
+
+
+def exploding_through_time(h: History) -> Iterator[Finding]:
+    for v in h.all("through-time"):
+        if v.values["first"] > 1e3 * v.values["last"] > 0:
+            yield find(
+                "exploding-gradients", v.step,
+                f"Over {v.values['steps']:.0f} time steps the gradient grows from {v.values['last']:.1e} to {v.values['first']:.1e}.",
+                {"first": v.values["first"], "last": v.values["last"], "threshold": 1e3}, confidence=0.9,
+            )  # fmt: skip
+            return
+
+
+def loss_scale_collapse(h: History) -> Iterator[Finding]:
+    seen = h.all("scaler", "scaler")
+    skipped = [v for v in seen if v.values["skipped"]]
+    row, longest = 0, 0
+    for v in seen:
+        row = row + 1 if v.values["skipped"] else 0
+        longest = max(longest, row)
+    if seen and (longest >= 6 or (len(seen) >= 20 and len(skipped) > 0.5 * len(seen)) or seen[-1].values["scale"] < 1):
+        yield find(
+            "loss-scale-collapse", (skipped or seen)[0].step + 1,
+            f"{len(skipped)} of the last {len(seen)} updates were skipped ({longest} in a row); the loss scale fell to {seen[-1].values['scale']:g}.",
+            {"skipped": float(len(skipped)), "in_a_row": float(longest), "scale": seen[-1].values["scale"]},
+        )  # fmt: skip
+
+
+def crashed(h: History) -> Iterator[Finding]:
+    for v in h.all("crash"):
+        evidence: dict[str, float | str] = {"error": v.words["error"]}
+        place = v.words["place"]
+        if v.name == "out-of-memory":
+            yield find("out-of-memory", v.step + 1, f"Memory ran out in step {v.step + 1}: {v.words['error']}", evidence, place=place)
+        elif v.name == "one-sample":
+            yield find("batch-statistics-unreliable", v.step + 1, f"Batch norm was given a single sample in step {v.step + 1}, of which it can take no variance.", evidence, severity="error", place=place)
+        elif v.name == "detached":
+            yield find("parameters-without-gradient", v.step + 1, "The loss depends on no parameter: all are frozen, or the outputs are detached on their way to it.", evidence, severity="error", place=place)
+        elif v.name == "range":
+            yield find("head-loss-mismatch", v.step + 1, f"The loss was given values outside of what it takes: {v.words['error']}", evidence, place=place)

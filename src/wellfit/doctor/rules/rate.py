@@ -1,0 +1,178 @@
+"""The learning rate: too high, too low, gone too early, there too suddenly. Judged by what it does to weights and loss."""
+
+import math
+import statistics
+from collections.abc import Iterator
+
+from wellfit.doctor.finding import Finding, find
+from wellfit.doctor.history import History
+
+
+def _ratios(h: History) -> list[tuple[int, float]]:
+    """By looked-at step, the median of |update| / |weight| over the weight matrices."""
+    steps: dict[int, list[float]] = {}
+    for v in h.all("layer"):
+        x = v.values
+        if v.words["kind"] == "weight" and x["weight_norm"] > 1e-3 * math.sqrt(x["numel"]) and math.isfinite(x["ratio"]):
+            steps.setdefault(v.step, []).append(x["ratio"])
+    return [(step, statistics.median(found)) for step, found in sorted(steps.items())]
+
+
+def _smooth(values: list[float], count: int) -> float:
+    return statistics.fmean(values[-count:]) if count > 0 else statistics.fmean(values[: -count or None])
+
+
+def learning_rate_too_high(h: History) -> Iterator[Finding]:
+    if h.adversarial() or len(h.losses) < 4:
+        return
+    points = h.losses.points()
+    finite = [(s, x) for s, x in points if math.isfinite(x)]
+    ratios = _ratios(h)
+    if len(finite) < 3 or not ratios:
+        return
+    values = [x for _, x in finite]
+    start = statistics.median(values[: max(1, min(3, len(values) // 3))])
+    early = max((r for s, r in ratios if s <= 6), default=ratios[0][1])
+    typical = statistics.median(r for _, r in ratios)
+    evidence: dict[str, float | str] = {"update_to_weight": typical, "at_first": early, "threshold": 0.1, "first_loss": start, "last_loss": values[-1]}
+    rate = h.rates.recent(1)[0] if len(h.rates) else math.nan
+    rates = f" at a learning rate of {rate:.3g}" if math.isfinite(rate) else ""
+    away = [s for s, x in finite if x > 4 * abs(start) + 1e-9]
+    recent = values[-3:]
+    broken = any(not math.isfinite(x) for _, x in points[-2:])
+    if start > 0 and away and early > 0.003 and (min(recent) > 2 * start or (broken and max(values[-4:]) > 4 * start)):
+        growth = f"from {start:.3g} to {max(values[-8:]):.3g}"
+        yield find(
+            "learning-rate-too-high", away[0], f"The loss ran away, {growth}{rates}: the first updates changed the weights by {early:.1%} of their length.",
+            evidence, confidence=0.85,
+        )  # fmt: skip
+        return
+    window = max(4, len(values) // 8)
+    if len(values) < 24:
+        return
+    last, best = statistics.fmean(values[-window:]), min(
+        statistics.fmean(values[i : i + window]) for i in range(0, len(values) - window + 1, window)
+    )
+    if start > 0 and last > 0.9 * start and (typical > 0.1 or early > 0.3):
+        yield find(
+            "learning-rate-too-high", ratios[0][0],
+            f"Each update changes the weights by {typical:.1%} of their length ({early:.1%} in the first steps; 10 % is a lot){rates}, and the loss, "
+            f"{start:.3g} at first, is {last:.3g}.",
+            evidence, confidence=0.85,
+        )  # fmt: skip
+    elif start > 0 and best > 0 and last > 3 * best and last > 0.5 * start and typical > 0.03 and h.step >= 40:
+        yield find(
+            "learning-rate-too-high", finite[-1][0],
+            f"The loss had been down to {best:.3g} and is back at {last:.3g}; each update changes the weights by {typical:.1%} of their length{rates}.",
+            evidence, confidence=0.7,
+        )  # fmt: skip
+
+
+def learning_rate_too_low(h: History) -> Iterator[Finding]:
+    ratios = _ratios(h)
+    if h.step < 20 or len(ratios) < 3 or h.adversarial():
+        return
+    typical = statistics.median(r for _, r in ratios)
+    path = statistics.fmean(r for _, r in ratios) * h.step
+    fell = h.fell()
+    losses = [v.values for v in h.all("loss") if v.step <= 1 and "mean_loss" in v.values]
+    for x in losses:
+        known = math.log(x["classes"]) if x.get("classes", 0) >= 2 else x["target_std"] ** 2
+        if x["mean_loss"] < 0.6 * known:
+            return  # it knew something before: fine-tuning
+    rates = [r for r in h.rates.values()]
+    if not rates or path <= 0 or typical == 0:
+        return
+    if path < 0.06 and -0.05 < fell < 0.3:
+        yield find(
+            "learning-rate-too-low", 1,
+            f"One update changes the weights by {typical:.1e} of their length (a learning rate of {max(rates):.3g}); all {h.step} steps together by {path:.1%}. "
+            f"The loss fell by {fell:.1%}.",
+            {"update_to_weight": typical, "path": path, "threshold": 0.06, "fell": fell, "learning_rate": max(rates)}, confidence=0.85,
+        )  # fmt: skip
+
+
+def learning_rate_decayed_too_early(h: History) -> Iterator[Finding]:
+    rates = [(s, r) for s, r in h.rates.points() if math.isfinite(r)]
+    if len(rates) < 30 or h.adversarial():
+        return
+    peak = max(r for _, r in rates)
+    low = next((s for i, (s, _) in enumerate(rates) if all(r < 0.02 * peak for _, r in rates[i:])), None)
+    if low is None or peak <= 0 or (h.step - low) / h.step < 0.4 or low < 2:
+        return
+    points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)]
+    before, after = [x for s, x in points if s <= low], [x for s, x in points if s > low]
+    if len(before) < 2 or len(after) < 10:
+        return
+    third = max(1, len(before) // 4)
+    at_first, at_low = statistics.fmean(before[:third]), statistics.fmean(before[-third:])
+    tail = statistics.fmean(after[-max(5, len(after) // 4) :])
+    if at_first > 0 and tail < 0.05 * at_first:
+        return  # nothing was left to learn
+    yield find(
+        "learning-rate-decayed-too-early", low,
+        f"From step {low} of {h.step} on the learning rate was below a fiftieth of its peak ({peak:.3g}). Until then the loss fell from {at_first:.3g} to "
+        f"{at_low:.3g}, afterwards it stood at {tail:.3g}.",
+        {"peak": peak, "steps_after": float(h.step - low), "loss_at": at_low, "loss_after": tail, "threshold": 0.02}, confidence=0.9,
+    )  # fmt: skip
+
+
+def cosine_past_its_end(h: History) -> Iterator[Finding]:
+    v = h.latest("schedule", "CosineAnnealingLR")
+    if v is not None and v.values["t_max"] > 0 and v.values["calls"] > 1.5 * v.values["t_max"] + 2:
+        yield find(
+            "learning-rate-decayed-too-early", int(v.values["t_max"]),
+            f"The cosine schedule (made at {v.words['place']}) was set up for {v.values['t_max']:.0f} calls of `step()` and has had {v.values['calls']:.0f}: the rate "
+            "went to its minimum and swings up and down since. It is called more often than planned, per batch and not per epoch perhaps.",
+            {"planned": v.values["t_max"], "calls": v.values["calls"]}, confidence=0.9, place=v.words["place"],
+        )  # fmt: skip
+
+
+def warmup_missing(h: History) -> Iterator[Finding]:
+    points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)]
+    rates = dict(h.rates.points())
+    if len(points) < 30 or h.adversarial():
+        return
+    first = points[0][1]
+    reach = max(20, min(64, h.step // 6))
+    early = [(s, x) for s, x in points[1:] if s <= reach]
+    if first <= 0 or len(early) < 6:
+        return
+    middle = [(early[i + 1][0], statistics.median(x for _, x in early[i : i + 3])) for i in range(len(early) - 2)]
+    step, top = max(middle, key=lambda pair: pair[1])
+    above = sum(x > 1.3 * first for _, x in early)
+    last = statistics.fmean([x for _, x in points[-max(5, len(points) // 10) :]])
+    started = rates.get(points[0][0], 0.0)
+    full = all(rates.get(s, started) >= 0.7 * started for s, _ in early[:6]) and started >= 0.5 * max(rates.values())
+    if top > 1.8 * first and above >= 4 and last < 0.9 * first and full:
+        yield find(
+            "warmup-missing", early[0][0],
+            f"The loss rose from {first:.3g} to {top:.3g} (step {step}) in the first steps at the full learning rate of {started:.3g}, and took until later to "
+            f"recover ({last:.3g} at the end).",
+            {"first": first, "top": top, "last": last, "threshold": 1.8}, confidence=0.8,
+        )  # fmt: skip
+
+
+def loss_not_decreasing(h: History) -> Iterator[Finding]:
+    values = h.losses.values()
+    if h.step < 60 or len(values) < 40 or h.adversarial() or min(values) <= 0:
+        return
+    window = max(8, len(values) // 6)
+    first, last = statistics.fmean(values[:window]), statistics.fmean(values[-window:])
+    best = min(statistics.fmean(values[i : i + window]) for i in range(0, len(values) - window + 1, max(1, window // 2)))
+    noise = statistics.pstdev(values[-window:]) / math.sqrt(window)
+    if last < 0.97 * values[0] or best < 0.96 * first or last < first - 4 * noise and last < 0.985 * first:
+        return
+    known = [v.values for v in h.all("loss") if v.step <= 1 and "mean_loss" in v.values]
+    for x in known:
+        expected = math.log(x["classes"]) if x.get("classes", 0) >= 2 else x.get("target_std", 0.0) ** 2
+        if x["mean_loss"] < 0.5 * expected:
+            return  # it was low to begin with
+    ratios = _ratios(h)
+    size = f", weights change by {statistics.median(r for _, r in ratios):.1e} of their length per step" if ratios else ""
+    yield find(
+        "loss-not-decreasing", 1,
+        f"The loss is {last:.4g} after {h.step} steps and was {first:.4g}. Ruled out: gradients that are missing or not cleared, weights that stand still{size}, "
+        "inputs off scale, a wrong loss for the head. To decide: train on one batch alone.",
+        {"first": first, "last": last, "steps": float(h.step), "threshold": 0.03}, confidence=0.6,
+    )  # fmt: skip

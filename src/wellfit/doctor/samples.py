@@ -1,0 +1,184 @@
+"""What the samples themselves tell, over many batches: repeats, overlap with held-out data, labels and their order.
+
+Kept are fingerprints (whole numbers), counts, and a few thousand small rows for the question whether labels can be
+learned from the inputs at all; never a batch. It stops by itself once it has seen enough.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellfit.doctor.measure import Fingerprints
+
+ENOUGH = 40_000  # samples that are fingerprinted
+BATCHES = 3000
+ROWS, COLUMNS = 2500, 256  # of the table that the classical yardstick reads
+CLASSES = 200
+
+
+class Samples:
+    """The samples of one program."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.fingerprints = Fingerprints()
+        self.counts: Counter[int] = Counter()
+        self.seen = self.batches = 0
+        self.before_repeat: int | None = None
+        self.new_after = self.after = 0  # new samples among those that follow the first repeat
+        self.replacement = False  # the loader draws with replacement
+        self.inner_repeats = 0  # of samples within one batch
+        self.width = 0
+        self.whole = False
+        self.held_out: dict[str, set[int]] = {}
+        self.held_out_seen: Counter[str] = Counter()
+        self.classes: Counter[int] = Counter()
+        self.of_classes = 0
+        self.purity: list[float] = []
+        self.within: list[float] = []
+        self.means: list[float] = []
+        self.weighted = False
+        self.function = ""
+        self.rows: list[Tensor] = []
+        self.targets: list[Tensor] = []
+        self.gathered = 0
+        self.keys: list[int] = []
+
+    def batch(self, name: str, inputs: list[Tensor]) -> None:
+        """A batch that is trained on."""
+        if not inputs or not inputs[0].ndim or not len(inputs[0]) or inputs[0].device.type == "meta":
+            return
+        first = inputs[0]
+        self.width = first[0].numel()
+        self.whole = not first.is_floating_point()
+        marks = self.fingerprints.of(first)
+        self.batches += 1
+        if len(set(marks)) < len(marks):
+            self.inner_repeats += len(marks) - len(set(marks))
+        for mark in marks:
+            if self.before_repeat is not None and self.after < max(64, self.before_repeat):
+                self.after += 1
+                self.new_after += mark not in self.counts
+            elif mark in self.counts and self.before_repeat is None:
+                self.before_repeat = len(self.counts)
+            self.counts[mark] += 1
+        self.seen += len(marks)
+        if self.seen > ENOUGH or self.batches > BATCHES or (self.batches > 96 and self.seen > 6 * len(self.counts)):
+            self.open = False
+
+    def evaluated(self, place: str, first: Tensor) -> None:
+        """A batch that is evaluated on."""
+        if not first.ndim or self.held_out_seen[place] > ENOUGH // 2 or len(self.held_out) > 8 or first.device.type == "meta":
+            return
+        marks = self.fingerprints.of(first)
+        self.held_out.setdefault(place, set()).update(marks)
+        self.held_out_seen[place] += len(marks)
+
+    def labels(self, function: str, given: Tensor, target: Tensor, weighted: bool, inputs: list[Tensor]) -> None:
+        """The targets of a batch."""
+        count = len(target) if target.ndim else 0
+        if count < 2 or not inputs or not inputs[0].ndim or len(inputs[0]) != count:
+            return
+        flat = target.detach().reshape(count, -1)
+        if flat.shape[1] != 1:
+            return
+        flat = flat[:, 0]
+        self.weighted = self.weighted or weighted
+        self.function = function
+        of_classes = function in ("cross_entropy", "nll_loss") or function.startswith("binary")
+        if of_classes and flat.dtype != torch.bool and bool((flat == flat.round()).all()):
+            self.of_classes = given.shape[1] if function in ("cross_entropy", "nll_loss") and given.ndim > 1 else 2
+            if self.of_classes <= CLASSES:
+                ids = flat.long()
+                values, times = ids.unique(return_counts=True)
+                self.classes.update(dict(zip(values.tolist(), times.tolist(), strict=True)))
+                self.purity.append(float(times.max()) / count)
+        elif flat.is_floating_point():
+            self.means.append(float(flat.mean()))
+            self.within.append(float(flat.double().var(unbiased=False)))
+        if self.gathered < ROWS and first_use(inputs[0]):
+            self.rows.append(table(inputs[0]))
+            self.targets.append(flat.detach().clone().to("cpu"))
+            self.keys += self.fingerprints.of(inputs[0])
+            self.gathered += count
+
+    def tell(self, emit: Callable[..., None], final: bool) -> None:
+        """What is known by now."""
+        if self.seen:
+            times = torch.tensor(list(self.counts.values()), dtype=torch.float64)
+            emit(None, "population", "training samples", {
+                "seen": float(self.seen), "distinct": float(len(self.counts)), "width": float(self.width),
+                "before_repeat": float(self.before_repeat if self.before_repeat is not None else len(self.counts)),
+                "most": float(times.max()), "dispersion": float(times.var(unbiased=False) / times.mean()),
+                "inner_repeats": float(self.inner_repeats), "batches": float(self.batches), "whole": float(self.whole),
+                "final": float(final), "after": float(self.after), "new_after": self.new_after / max(1, self.after),
+                "replacement": float(self.replacement),
+            })  # fmt: skip
+        if self.classes and self.of_classes <= CLASSES:
+            total = self.classes.total()
+            shares = {f"class {c}": n / total for c, n in sorted(self.classes.items())[:CLASSES]}
+            emit(None, "labels", self.function, {
+                "samples": float(total), "classes": float(self.of_classes), "present": float(len(self.classes)),
+                "rarest": min(shares.values()), "largest": max(shares.values()), "weighted": float(self.weighted),
+                "purity": sum(self.purity) / len(self.purity), "batches": float(len(self.purity)),
+                "batch": total / len(self.purity), "expected": sum(s * s for s in shares.values()), "final": float(final),
+                "alternates": self._alternates(), **shares,
+            })  # fmt: skip
+        elif len(self.within) > 3:
+            means = torch.tensor(self.means, dtype=torch.float64)
+            within, between = sum(self.within) / len(self.within), float(means.var(unbiased=False))
+            emit(None, "targets", self.function, {"within": within, "between": between, "batches": float(len(means)),
+                 "variance": within + between, "final": float(final)})  # fmt: skip
+        if final:
+            self._overlap(emit)
+
+    def _alternates(self) -> float:
+        """The share of batches that hold one class only."""
+        return sum(p == 1.0 for p in self.purity) / len(self.purity)
+
+    def _overlap(self, emit: Callable[..., None]) -> None:
+        trained = set(self.counts)
+        for place, marks in self.held_out.items():
+            if len(marks) < 8 or not trained:
+                continue
+            common = len(marks & trained)
+            emit(None, "overlap", place, {
+                "share": common / len(marks), "samples": float(len(marks)), "common": float(common),
+                "covers": common / len(trained), "width": float(self.width), "whole": float(self.whole),
+            }, {"place": place})  # fmt: skip
+
+    def gathered_table(self) -> tuple[Any, Any, int] | None:
+        """(inputs as rows, targets, classes; 0 for numbers) of distinct training samples, or None where too few are known."""
+        if self.gathered < 60:
+            return None
+        seen: set[int] = set()
+        keep = []
+        for i, mark in enumerate(self.keys):
+            if mark not in seen:
+                seen.add(mark)
+                keep.append(i)
+        if len(keep) < 60:
+            return None
+        x, y = torch.cat(self.rows)[keep].numpy(), torch.cat(self.targets)[keep].numpy()
+        return x, y, self.of_classes
+
+
+def first_use(inputs: Tensor) -> bool:
+    """Whether a table can be made of these inputs."""
+    return inputs.ndim >= 2 and not inputs.is_complex()
+
+
+def table(inputs: Tensor) -> Tensor:
+    """Each sample as a row of at most 256 numbers: values as they are, or the counts of token ids."""
+    flat = inputs.detach().reshape(len(inputs), -1).cpu()
+    if flat.is_floating_point():
+        step = (flat.shape[1] - 1) // COLUMNS + 1
+        return flat[:, ::step].to(torch.float32)
+    counts = torch.zeros(len(flat), COLUMNS)
+    counts.scatter_add_(1, flat.long().remainder(COLUMNS).clamp(min=0), torch.ones_like(flat, dtype=torch.float32))
+    return counts

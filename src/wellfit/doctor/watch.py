@@ -1,0 +1,1151 @@
+"""Watching any training in this process: what torch is asked to do, in which order, and now and then what it holds.
+
+`Watch` listens (`patches.py`), keeps account of each optimizer's steps (`Training`), and on looked-at steps reads the
+graph of the loss (`graph.py`) and the weights around the update. Everything leaves as `Vitals`, `Stepped` and
+`Evaluated` for the doctor's rules. It judges nothing, draws no random number, keeps nobody's tensors alive for longer
+than a step, and should it fail itself, it says so once and leaves; the training goes on.
+
+    >>> with Watch(doctor):
+    ...     train(model)
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from wellfit.doctor import autopsy, measure, places
+from wellfit.doctor.checks import Checks
+from wellfit.doctor.doctor import Doctor
+from wellfit.doctor.graph import BOUNDED, SHAPING, Graph, dropped, kind, saved, shape, through
+from wellfit.doctor.patches import Calls, installed
+from wellfit.doctor.samples import Samples
+from wellfit.environment import resident_bytes
+from wellfit.events import Stepped, Vitals
+
+DENSE = 6  # steps that are all looked at, for each optimizer
+SPARSE = 64  # the widest gap between looks
+HELD = 20_000_000  # elements of weights that are copied around an update that is looked at
+LAYERS = 200  # layers that are measured
+WATCHED_BYTES = 64 << 20  # an input larger than this is not held for a later look
+
+
+@dataclass
+class Root:
+    """An outermost module that a program calls."""
+
+    module: weakref.ref[nn.Module]
+    name: str
+    switches: list[nn.Module]
+    training_keys: set[Any] = field(default_factory=set)
+    feeds: bool = False  # its output goes into another one: a generator, an encoder
+    trained: bool = False
+
+
+@dataclass
+class Call:
+    """One call of a root."""
+
+    root: Root
+    key: tuple[tuple[str, int], ...]
+    grad: bool
+    inputs: list[Tensor]
+    training: bool  # the mode of the module
+    mixing: bool  # dropout or batch norm in training mode
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    outputs: list[Any] = field(default_factory=list)  # what made each output
+    learned: bool = False  # a backward pass went through it
+    version: int = 0
+
+
+@dataclass
+class Backward:
+    """One backward pass."""
+
+    place: str
+    value: float | Tensor
+    graph: Graph | None
+    facts: list[Vitals] = field(default_factory=list)
+    divided: bool = True
+
+
+@dataclass
+class Span:
+    """Forward passes of one kind between two training steps, from which nothing is learned."""
+
+    place: str
+    root: Root | None
+    calls: int = 0
+    samples: int = 0
+    mixing: int = 0
+    grad: int = 0
+    repeated: int = 0
+    trained_on: int = 0
+    losses: float = 0.0
+    scored: int = 0
+    right: float = 0.0
+    judged: int = 0
+    errors: float = 0.0
+    last: Any = None
+    heard: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+
+class Training:
+    """What one optimizer (or one loop that updates by hand) did."""
+
+    def __init__(self, name: str, parameters: list[Tensor], optimizer: Optimizer | None, place: str):
+        self.name, self.place = name, place
+        self.optimizer = weakref.ref(optimizer) if optimizer is not None else None
+        self.by_hand = optimizer is None
+        self.parameters = parameters
+        self.ids = {id(p) for p in parameters}
+        self.step = 0
+        self.next_look = 1
+        self.pending: list[Backward] = []
+        self.backwards = 0
+        self.before: list[tuple[int, Tensor]] = []
+        self.grad_norms: list[float] = []
+        self.without: Counter[int] = Counter()  # positions of parameters without a gradient
+        self.leftover: list[tuple[Tensor, int, int]] = []
+        self.gained: list[tuple[Tensor, int, int]] = []
+        self.cleared_in_vain: Counter[str] = Counter()
+        self.windows: Counter[int] = Counter()
+        self.emptied = 0
+        self.scheduler: Any = None
+        self.clipped: deque[float] = deque(maxlen=256)
+        self.stepped_at = 0.0
+
+    def rate(self) -> float:
+        """The learning rate of the first group."""
+        optimizer = self.optimizer() if self.optimizer is not None else None
+        if optimizer is None:
+            return math.nan
+        rates = [float(group.get("lr", math.nan)) for group in optimizer.param_groups]
+        return max(rates) if rates else math.nan
+
+    def refresh(self) -> None:
+        """Takes up parameters that were added to the optimizer later."""
+        optimizer = self.optimizer() if self.optimizer is not None else None
+        if optimizer is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"] if isinstance(p, Tensor)]
+            if len(parameters) != len(self.parameters):
+                self.parameters, self.ids = parameters, {id(p) for p in parameters}
+
+
+def _safely(method: Callable[..., None]) -> Callable[..., None]:
+    """Runs a listener's method unless it is off or busy; an error of ours ends the watching and not the program."""
+
+    @functools.wraps(method)
+    def safe(self: Watch, *args: Any) -> None:
+        if self.off or self.busy:
+            return
+        self.busy = True
+        try:
+            method(self, *args)
+        except Exception as error:
+            self.give_up(error)
+        finally:
+            self.busy = False
+
+    return safe
+
+
+class Watch:
+    """Watches until closed. Findings are in `doctor`."""
+
+    def __init__(self, doctor: Doctor):
+        self.doctor = doctor
+        self.off = self.busy = False
+        self.trainings: list[Training] = []
+        self.roots: dict[int, Root] = {}
+        self.names: dict[int, str] = {}
+        self.calls: list[Call] = []
+        self.since: list[Backward] = []
+        self.spans: dict[Any, Span] = {}
+        self.span: Span | None = None
+        self.recent: deque[tuple[int, Root]] = deque(maxlen=8)
+        self.looking = True
+        self.scaler = False
+        self.compiled = False
+        self.backwards = self.forwards = 0
+        self.training_call: Call | None = None
+        self.target: Tensor | None = None
+        self.samples = Samples()
+        self.checks = Checks()
+        self.loaders: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self.waited = self.gap = 0.0
+        self.steps = self.slept = 0
+        self.dead = False  # a loss that was not finite was looked into
+        self.hand: Training | None = None
+        self.outer = Calls(self)
+        self._patches: Any = None
+        self.seconds = 0.0
+
+    # ---- on and off
+
+    def __enter__(self) -> Watch:
+        self._patches = installed(self)
+        self._patches.__enter__()
+        self.outer.look(True)
+        return self
+
+    def __exit__(self, kind_: Any, error: Any, trace: Any) -> None:
+        try:
+            if error is not None and isinstance(error, Exception) and not self.off:
+                self.crashed(error)
+            self.close()
+        finally:
+            self.outer.close()
+            if self._patches is not None:
+                self._patches.__exit__(None, None, None)
+                self._patches = None
+
+    def close(self) -> None:
+        """The training is over: what can only be said of the whole is said."""
+        if self.off:
+            return
+        self.busy = True
+        try:
+            self._fold([call for call in self.calls if not call.learned])
+            if self.hand is not None and self.hand.pending:
+                self._hand_step(self.hand)
+            self._end_spans()
+            for training in self.trainings:
+                self._finish(training)
+            self._tell_samples(final=True)
+        except Exception as error:
+            self.give_up(error)
+        finally:
+            self.off, self.busy = True, False
+
+    def give_up(self, error: BaseException) -> None:
+        """An error of the doctor's own: it leaves, and the program goes on."""
+        self.off = True
+        self.outer.look(False)
+        frame = error.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        where = f"{frame.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}" if frame is not None else "?"
+        self.doctor.failed(f"{type(error).__name__}: {error} ({where})")
+
+    def register(self, model: nn.Module | None, optimizer: Optimizer | None) -> None:
+        """Takes up a model and an optimizer that were made before the watching began."""
+        if model is not None:
+            self._root(model)
+            self.outer.add(model)
+        if optimizer is not None:
+            self.created(optimizer)
+
+    # ---- what the program does
+
+    @_safely
+    def created(self, optimizer: Optimizer) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if isinstance(p, Tensor)]
+        known = next((t for t in self.trainings if t.optimizer is not None and t.optimizer() is optimizer), None)
+        if known is not None or len(self.trainings) > 256:
+            return
+        # An optimizer that is made inside another (a wrapper) holds the same parameters; the later one counts.
+        if any(t.step for t in self.trainings):  # another training begins: another fold, another phase
+            self._tell_samples(final=True)
+            self.samples = Samples()
+        training = Training(f"optimizer {len(self.trainings) + 1}", parameters, optimizer, places.place())
+        self.trainings.append(training)
+        self._tell(training, "optimizer", type(optimizer).__name__, _optimizer(optimizer), {"place": training.place})
+        self.look(True)
+
+    @_safely
+    def scheduled(self, scheduler: Any) -> None:
+        optimizer = getattr(scheduler, "optimizer", None)
+        for training in self.trainings:
+            if training.optimizer is not None and training.optimizer() is optimizer:
+                training.scheduler = (weakref.ref(scheduler), type(scheduler).__name__, places.place())
+
+    def compiling(self) -> None:
+        self.compiled = True
+        self.outer.look(False)
+
+    @_safely
+    def loading(self, loader: Any) -> None:
+        if getattr(loader.sampler, "replacement", False):
+            self.samples.replacement = True
+        self.checks.loader(loader, self._emit)
+
+    @_safely
+    def fetched(self, iterator: Any, seconds: float, ended: bool) -> None:
+        self.waited += seconds
+
+    @_safely
+    def clipped(self, norm: Any, limit: float) -> None:
+        if isinstance(norm, Tensor) and norm.device.type == "cpu" and self.trainings:
+            value = float(norm)
+            for training in self.trainings[-4:]:
+                training.clipped.append(value / limit if limit else 0.0)
+
+    @_safely
+    def scaled(self, scale: float, skipped: bool) -> None:
+        self.scaler = True
+        training = self.trainings[-1] if self.trainings else None
+        self._tell(training, "scaler", "scaler", {"scale": scale, "skipped": float(skipped)})
+
+    @_safely
+    def entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.forwards += 1
+        root = self.roots.get(id(module))
+        if root is None or root.module() is not module:
+            root = self._root(module)
+        given = measure.tensors(args) or measure.tensors(kwargs)
+        for tensor in given[:2]:
+            pointer = tensor.data_ptr() if tensor.numel() and tensor.device.type != "meta" else 0
+            for made, other in self.recent:
+                if made == pointer and other is not root:
+                    other.feeds = True
+        grad = torch.is_grad_enabled()
+        mixing = module.training and bool(root.switches) and any(s.training for s in root.switches)
+        call = Call(root, places.key(), grad, given, module.training, mixing)
+        if self.looking and grad and self.checks.wanted:
+            call.args, call.kwargs = args, kwargs
+        call.version = given[0]._version if given and not given[0].is_inference() else 0
+        if grad and self.steps and not self.spans and not self.gap:
+            self.gap = time.perf_counter()
+        if len(self.calls) > 64:
+            self._fold(self.calls[:32])
+            self.calls = self.calls[32:]
+        self.calls.append(call)
+        if self.looking and not self.backwards and self.forwards > 512:
+            self.look(False)  # a program that only predicts
+
+    @_safely
+    def left(self, module: nn.Module, output: Any) -> None:
+        if not self.calls:
+            return
+        call = self.calls[-1]
+        made = measure.tensors(output)
+        call.outputs = [tensor.grad_fn for tensor in made[:8] if tensor.grad_fn is not None]
+        if made and made[0].numel() and made[0].device.type != "meta":
+            self.recent.append((made[0].data_ptr(), call.root))
+        if not call.grad:
+            self.calls.pop()
+            self._evaluated(call)
+
+    @_safely
+    def scored(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
+        given = args[0] if args else kwargs.get("input")
+        target = args[1] if len(args) > 1 else kwargs.get("target")
+        if not isinstance(given, Tensor) or not isinstance(target, Tensor):
+            return
+        weighted = kwargs.get("weight") is not None or kwargs.get("pos_weight") is not None or (
+            len(args) > 2 and isinstance(args[2], Tensor) and function != "margin_ranking_loss")  # fmt: skip
+        if not torch.is_grad_enabled() or self._is_evaluation():
+            self._scored_evaluation(function, given, target, loss)
+            return
+        self.target = target if target.numel() * target.element_size() <= WATCHED_BYTES else None
+        call = self.calls[-1] if self.calls else None
+        if function in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss") and given.shape != target.shape:
+            self._emit(None, "broadcast", function, {"given": float(given.numel()), "target": float(target.numel())},
+                       {"shapes": f"{list(given.shape)} and {list(target.shape)}", "place": places.place()})  # fmt: skip
+        if self.looking:
+            says = unfit(function, given, target)
+            if says:
+                self._emit(None, "given", function, {"target_min": float(target.min()), "target_max": float(target.max())},
+                           {"says": says, "place": places.place()})  # fmt: skip
+        if self.samples.open:
+            self.samples.labels(function, given, target, weighted, call.inputs if call is not None else [])
+
+    @_safely
+    def read(self, value: float) -> None:
+        if self.span is None or torch.is_grad_enabled():
+            return
+        line = places.key(1)
+        if line and autopsy.LOSS_LIKE.search(places.text(line[0])) and not self.span.scored:
+            self._heard(places.shown(line[0]), value)
+
+    @_safely
+    def before_backward(self, loss: Any) -> None:
+        if not isinstance(loss, Tensor):
+            loss = loss[0] if isinstance(loss, list | tuple) and loss else None
+        if not isinstance(loss, Tensor) or loss.grad_fn is None:
+            return
+        self.backwards += 1
+        value: float | Tensor = loss.detach()
+        if loss.numel() != 1:
+            value = value.float().mean()
+        if loss.device.type == "cpu":
+            value = float(value)
+        back = Backward(places.place(), value, None)
+        if self.hand is not None and self.hand.pending:
+            self._hand_step(self.hand)
+        for training in self.trainings:
+            self._watch_gradients(training)
+        self._learn(loss, back)
+        if isinstance(value, float) and not math.isfinite(value) and not self.dead:
+            self.dead = True
+            self._not_finite(loss, back)
+        self.since.append(back)
+        for training in self.trainings:
+            training.backwards += 1
+            if len(training.pending) < 4096:
+                training.pending.append(back)
+        if len(self.since) > 256:
+            del self.since[:128]
+
+    @_safely
+    def after_backward(self) -> None:
+        if not self.since:
+            return
+        back = self.since[-1]
+        if self.looking:
+            for training in self.trainings:
+                if back.graph is not None and not any(id(p) in training.ids for p in back.graph.parameters):
+                    continue
+                training.leftover = [(p, g.data_ptr(), g._version) for p, _, _ in training.leftover if (g := p.grad) is not None]
+                training.gained = [
+                    (p, g.data_ptr(), g._version) for p in training.parameters[:256] if (g := p.grad) is not None
+                ][:8]
+        if back.graph is not None:
+            self._by_hand(back)
+            back.graph = None if not self.hand else back.graph
+        for earlier in self.since:
+            if earlier.graph is not None:
+                earlier.graph.nodes, earlier.graph.parent = [], {}
+
+    @_safely
+    def stepping(self, optimizer: Optimizer) -> None:
+        training = self._training(optimizer)
+        if training is not None and self.looking:
+            self._begin(training)
+
+    @_safely
+    def stepped(self, optimizer: Optimizer) -> None:
+        training = self._training(optimizer)
+        if training is not None:
+            self._end(training)
+
+    # ---- one step
+
+    def look(self, wanted: bool) -> None:
+        """Whether the next step is looked at."""
+        self.looking = wanted
+        self.outer.look(wanted and not self.compiled)
+
+    def _learn(self, loss: Tensor, back: Backward) -> None:
+        """Which calls the loss came from; on looked-at steps, what its graph tells."""
+        graph = None
+        if self.looking:
+            graph = back.graph = Graph(loss, self.names)
+            known = graph.parent
+            for call in self.calls:
+                if any(node in known for node in call.outputs):
+                    call.learned = True
+                    call.root.training_keys.add(call.key)
+                    call.root.trained = True
+            if graph.truncated:
+                for call in self.calls[-1:]:
+                    call.learned = True
+                    call.root.training_keys.add(call.key)
+            if any(id(p) not in self.names for p in graph.parameters):
+                self._name(graph)
+            self._read_graph(graph, back)
+        else:
+            for call in self.calls:
+                call.learned = call.key in call.root.training_keys
+        learned = [call for call in self.calls if call.learned]
+        rest = [call for call in self.calls if not call.learned]
+        if learned:
+            self._fold(rest)
+        elif not self.looking:  # another way of calling it than before: nothing is known of this step, so look at the next
+            self._fold([call for call in rest if not call.grad])
+            self.look(True)
+        self.calls = []
+        if self.spans:
+            self._end_spans()
+        if learned:
+            call = learned[-1]
+            self.training_call = call
+            if self.gap:
+                self.gap, began = 0.0, self.gap
+                self.doctor.waited(self._current_name(), max(0.0, began - self._stepped_at()))
+            asleep = not call.training and call.root.switches and not any(s.training for s in call.root.switches)
+            if asleep and self.slept < 8:
+                self.slept += 1
+                ours = [s for s in call.root.switches if _acts(s)]
+                if ours:
+                    self._emit(None, "mode", call.root.name, {"training": 0.0, "switches": float(len(ours))},
+                               {"place": places.shown(call.key[0]) if call.key else "", "parts": _classes(ours)})  # fmt: skip
+            if self.samples.open:
+                self.samples.batch(call.root.name, call.inputs)
+            if self.looking:
+                self._read_batch(call, graph)
+            size = sum(t.numel() * t.element_size() for t in call.inputs)
+            if size > WATCHED_BYTES:
+                call.inputs = []
+
+    def _read_batch(self, call: Call, graph: Graph | None) -> None:
+        place = places.shown(call.key[0]) if call.key else ""
+        training = self._current()
+        step = training.step if training is not None else 0
+        if call.mixing:
+            norms = [m for m in call.root.switches if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+            if norms and call.inputs and call.inputs[0].ndim > 1:
+                first = call.inputs[0]
+                self._emit(None, "batch-norm", call.root.name, {"samples": float(first.shape[0]), "layers": float(len(norms)),
+                           "spatial": float(any(not isinstance(m, nn.BatchNorm1d) for m in norms))},
+                           {"place": place, "kind": type(norms[0]).__name__})  # fmt: skip
+        for tensor in call.inputs[:3]:
+            if tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
+                self._emit(None, "tokens", call.root.name, measure_tokens(tensor, self._padding(call.root)), {"place": place})
+        if step in (0, 1, 2, 4) and self.checks.wanted and call.root.module() is not None:
+            self.checks.independence(
+                call.root.module(), call.root.name, call.args, call.kwargs, self.target, self._emit, place
+            )  # fmt: skip
+
+    def _padding(self, root: Root) -> int | None:
+        module = root.module()
+        if module is None:
+            return None
+        return next((m.padding_idx for m in module.modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None), None)
+
+    def _read_graph(self, graph: Graph, back: Backward) -> None:
+        """The facts of one loss, to be told with the step they belong to."""
+        facts, place = back.facts, back.place
+        back.divided = graph.divided or self.scaler
+
+        def tell(about: str, name: str, values: dict[str, float], words: dict[str, str] | None = None) -> None:
+            facts.append(Vitals(0, about, name, values, words or {}))
+
+        blown = graph.broadcast()
+        if blown:
+            tell("broadcast", "hand-written", {"given": 1.0, "target": 0.0}, {"shapes": blown, "place": place})
+        for i, loss in enumerate(graph.losses[:8]):
+            values, words = _loss(loss)
+            tell("loss", f"{loss.function} {i}" if i else loss.function, values, words | {"place": place})
+        root = graph.loss.grad_fn
+        tell("root", "loss", {"divided": float(back.divided), "negated": float(graph.negated and bool(graph.losses)),
+             "losses": float(len(graph.losses)), "operations": float(len(graph.nodes))},
+             {"operation": kind(root) if root is not None else "", "place": place})  # fmt: skip
+        names: set[str] = set()
+        for layer in graph.layers[:LAYERS]:
+            if layer.first and isinstance(layer.inputs, Tensor) and layer.inputs.numel():
+                tell("input", layer.name or layer.op, measure.inputs(layer.inputs), {"operation": layer.op, "place": place})
+                last = next((loss for loss in graph.losses if loss.function in ("mse_loss", "huber_loss", "smooth_l1_loss")), None)
+                if last is not None:
+                    self.checks.peeking(layer.inputs, saved(last.node, "target"), layer.name, tell)
+            if layer.fed_by is not None and layer.name and layer.name not in names:
+                names.add(layer.name)
+                a, b = layer.fed_by, layer
+                tell("linear-pair", layer.name, {"in": _width(a, 1), "between": float(shape(a.node)[-1] if a.op != "Convolution" else
+                     shape(a.node)[1]), "out": _width(b, 0), "convolution": float(a.op == "Convolution"),
+                     "kernel": float(b.weight.shape[-1]) if b.weight is not None and b.weight.ndim > 2 else 1.0,
+                     "last": float(layer is graph.layers[-1])},
+                     {"after": a.name, "into": into(graph, layer.node), "same_kind": str(a.op == b.op or {a.op, b.op} <= {"Addmm", "Mm", "Linear"})})  # fmt: skip
+        for name, op, made, followed in list(graph.activations())[:64]:
+            tell("activation", f"{op.lower()} after {name or '?'}", measure.activation(op, made) | {"followed": float(followed)})
+        for node in graph.nodes:
+            if dropped(node):
+                p = dropout_share(node)
+                if p >= 0.8:
+                    tell("dropout", graph.before(node) or "the inputs", {"p": p}, {})
+        if torch.is_grad_enabled():
+            autopsy.through_time(graph, tell)
+
+    def _watch_gradients(self, training: Training) -> None:
+        """Gradients that were left from the step before, or thrown away without a step."""
+        if training.leftover:
+            training.leftover = [
+                (p, pointer, version) for p, pointer, version in training.leftover
+                if (g := p.grad) is not None and g.data_ptr() == pointer and g._version == version
+            ]  # fmt: skip
+        if training.gained and training.pending:
+            if all((g := p.grad) is None or (g._version != version and not bool(g.any())) for p, _, version in training.gained):
+                place = training.pending[-1].place
+                training.cleared_in_vain[place] += 1
+                if training.cleared_in_vain[place] in (2, 3, 8):
+                    self._tell(training, "discarded", place, {"times": float(training.cleared_in_vain[place]),
+                               "steps": float(training.step), "all_steps": float(self.steps)}, {"place": place})  # fmt: skip
+                if training.step:
+                    training.pending = []
+            training.gained = []
+        elif not training.step and not training.by_hand and training.backwards in (32, 256):
+            self._tell(training, "discarded", "never stepped", {"times": float(training.backwards), "steps": 0.0, "all_steps": float(self.steps)}, {})
+
+    def _begin(self, training: Training) -> None:
+        """The gradients are ready and the weights not yet changed."""
+        training.refresh()
+        total, training.before = 0, []
+        grads, positions = [], []
+        for position, p in enumerate(training.parameters):
+            if p.grad is not None:
+                grads.append(p.grad if not p.grad.is_sparse else p.grad.coalesce().values())
+                positions.append(position)
+            elif p.requires_grad and training.pending:
+                training.without[position] += 1
+            if total < HELD:
+                total += p.numel()
+                training.before.append((position, p.detach().clone()))
+        found = measure.norms(grads)
+        training.grad_norms = [math.nan] * len(training.parameters)
+        for position, norm in zip(positions, found, strict=True):
+            training.grad_norms[position] = norm
+            if not math.isfinite(norm) and not self.dead:
+                self.dead = True
+                name = self._called(training.parameters[position])
+                self._tell(training, "not-finite", "gradient", {"step": float(training.step + 1)},
+                           {"where": name, "why": self.since[-1].facts[-1].words.get("unstable", "") if self.since and self.since[-1].facts else "",
+                            "batch": self._batch()})  # fmt: skip
+                break
+        training.emptied = int(bool(training.gained) and not any(norm > 0 for norm in found))
+
+    def _end(self, training: Training) -> None:
+        """The weights have changed."""
+        now = time.perf_counter()
+        training.step += 1
+        self.steps += 1
+        backs = [b for b in training.pending[-64:]]
+        last = backs[-1].place if backs else ""
+        mine = [b for b in backs if b.place == last]
+        values = [float(b.value) for b in mine]
+        loss = sum(values) / len(values) if values else math.nan
+        rate = training.rate()
+        norm = math.nan
+        if self.looking and training.grad_norms:
+            norm = math.sqrt(sum(n * n for n in training.grad_norms if not math.isnan(n)))
+        spent = now - training.stepped_at if training.stepped_at else math.nan
+        if values:
+            self.doctor.stepped(training.name, Stepped(training.step, loss, norm, rate), spent, self.waited)
+        self.waited = 0.0
+        if self.looking:
+            self._tell_step(training, mine)
+        training.windows[len(mine)] += 1
+        if training.windows.total() in (6, 40, 200) and max(training.windows) > 1:
+            self._tell_windows(training)
+        training.leftover = []
+        training.pending = []
+        self.since = []
+        training.before, training.grad_norms = [], []
+        odd = math.isnan(loss) or self.doctor.odd(training.name, loss)
+        if training.step <= DENSE or odd:
+            training.next_look = training.step + 1
+        elif training.step >= training.next_look:
+            training.next_look = training.step + max(4, min(SPARSE, training.step // 3))
+        active = [t for t in self.trainings[-8:] if t.step]
+        wanted = any(t.step + 1 >= t.next_look for t in active) or any(not t.step for t in self.trainings[-4:])
+        if wanted and training.step > 4000 and not odd:
+            wanted = training.step + 1 >= training.next_look
+        if wanted:
+            training.leftover = [
+                (p, g.data_ptr(), g._version) for p in training.parameters[:512]
+                if (g := p.grad) is not None and (not training.by_hand or bool(g.any()))
+            ][:64]  # fmt: skip
+        if wanted != self.looking:
+            self.look(wanted)
+        if training.step in (64, 256, 1024):
+            self._tell_samples()
+        training.stepped_at = time.perf_counter()
+        self.doctor.examine(training.name)
+
+    def _tell_step(self, training: Training, backs: list[Backward]) -> None:
+        """All that was measured around a looked-at step."""
+        for back in backs[-1:]:
+            for fact in back.facts:
+                self._tell(training, fact.about, fact.name, dict(fact.values), dict(fact.words))
+        self._tell_layers(training)
+        self._tell_loop(training, backs)
+        self._tell_structure(training)
+        self._tell(training, "memory", "process", {"resident": float(resident_bytes()), "steps": float(training.step)})
+        if training.scheduler is not None:
+            reference, name, place = training.scheduler
+            scheduler = reference()
+            if scheduler is not None:
+                values = {"calls": float(getattr(scheduler, "last_epoch", 0)), "t_max": float(getattr(scheduler, "T_max", 0) or 0)}
+                self._tell(training, "schedule", name, values, {"place": place})
+        if training.clipped:
+            over = sum(ratio > 1 for ratio in training.clipped) / len(training.clipped)
+            self._tell(training, "clipping", "gradients", {"share": over, "calls": float(len(training.clipped))})
+
+    def _tell_layers(self, training: Training) -> None:
+        updates, before = [], []
+        for position, old in training.before:
+            new = training.parameters[position].detach()
+            if new.shape == old.shape and new.is_floating_point():
+                updates.append((position, new - old))
+                before.append(old)
+        if not updates:
+            return
+        sizes, lengths = measure.norms(u for _, u in updates), measure.norms(before)
+        order, directions = 0, []
+        for i, (position, update) in enumerate(updates):
+            p = training.parameters[position]
+            grad = p.grad
+            if grad is not None and not grad.is_sparse and i < 32 and sizes[i] > 0 and training.grad_norms[position] > 0:
+                directions.append(float((update * grad).sum()) / (sizes[i] * training.grad_norms[position] + 1e-300))
+        along = sum(directions) / len(directions) if directions else 0.0
+        moved = sum(size > 0 for size in sizes)
+        self._tell(training, "update", "all", {
+            "along_gradient": along, "moved": float(moved), "parameters": float(len(sizes)), "rate": training.rate(),
+            "size": math.sqrt(sum(s * s for s in sizes)), "length": math.sqrt(sum(s * s for s in lengths)),
+            "gradient": math.sqrt(sum(n * n for n in training.grad_norms if not math.isnan(n))),
+        })  # fmt: skip
+        for i, (position, _) in enumerate(updates):
+            p = training.parameters[position]
+            if p.ndim < 2 or order >= LAYERS:
+                continue
+            grad_norm = training.grad_norms[position] if position < len(training.grad_norms) else math.nan
+            values = {
+                "order": float(order), "grad_norm": grad_norm, "weight_norm": lengths[i], "update_norm": sizes[i],
+                "ratio": sizes[i] / lengths[i] if lengths[i] > 0 else math.nan, "numel": float(p.numel()),
+            }  # fmt: skip
+            if training.step <= 1:
+                values |= measure.weight(before[i])
+            if training.step == 2 and p.grad is not None and not p.grad.is_sparse and p.shape[0] > 1:
+                rows = p.grad.detach().reshape(p.shape[0], -1)[:256]
+                values["alike_gradient"] = float((rows - rows[0]).abs().max() <= 1e-9 * rows.abs().max() + 1e-30)
+            kind_ = "embedding" if self._is_embedding(p) else "weight"
+            self._tell(training, "layer", self._called(p), values, {"kind": kind_})
+            order += 1
+
+    def _tell_loop(self, training: Training, backs: list[Backward]) -> None:
+        kept = len(training.leftover) if training.step > 1 and backs else 0
+        name = self._called(training.leftover[0][0]) if kept else ""
+        self._tell(training, "loop", "step", {
+            "kept": float(kept), "emptied": float(training.emptied), "backwards": float(len(backs)),
+            "divided": float(all(b.divided for b in backs)),
+        }, {"parameter": name, "place": backs[-1].place if backs else ""})  # fmt: skip
+
+    def _tell_windows(self, training: Training) -> None:
+        self._tell(training, "windows", "accumulation", {
+            "most": float(max(training.windows)), "usual": float(training.windows.most_common(1)[0][0]),
+            "kinds": float(len(training.windows)), "steps": float(training.windows.total()),
+            "larger": float(sum(n for size, n in training.windows.items() if size > training.windows.most_common(1)[0][0])),
+        })  # fmt: skip
+
+    def _tell_structure(self, training: Training) -> None:
+        """Which parameters the loss reaches, and which ones some optimizer holds."""
+        held = {key for t in self.trainings for key in t.ids if not t.by_hand}
+        roots = [(root, module) for root in self.roots.values() if (module := root.module()) is not None]
+        owners: dict[int, nn.Module] = {}
+        for _, module in roots:
+            for part in module.modules():
+                for p in part._parameters.values():
+                    if p is not None:
+                        owners[id(p)] = part
+        reached = [p for back in self.since for p in (back.graph.parameters if back.graph is not None else [])]
+        unheld = []
+        for p in reached:
+            owner = owners.get(id(p))
+            if id(p) not in held and isinstance(p, nn.Parameter) and (owner is None or owner.training):
+                unheld.append(p)
+        without = [
+            p for position, p in enumerate(training.parameters)
+            if p.requires_grad and p.grad is None and training.without[position] >= 2
+        ]  # fmt: skip
+        stale = [p for p in without if owners and id(p) not in owners and unheld]
+        idle = [p for p in without if id(p) in owners and id(owners[id(p)]) not in self.outer.ran]
+        rivals = sum(1 for t in self.trainings if t is not training and t.step and t.ids.isdisjoint(training.ids)
+                     and abs(t.backwards - training.backwards) < max(8, training.backwards // 2))  # fmt: skip
+        self._tell(training, "structure", "parameters", {
+            "unheld": float(len(unheld)), "unheld_numel": float(sum(p.numel() for p in unheld)),
+            "without": float(len(without)), "stale": float(len(stale)), "idle": float(len(idle)),
+            "held": float(len(training.parameters)), "rivals": float(rivals), "by_hand": float(training.by_hand),
+            "frozen": float(sum(not p.requires_grad for p in training.parameters)),
+            "without_share": sum(p.numel() for p in without) / max(1, sum(p.numel() for p in training.parameters)),
+        }, {"unheld": _list([self._called(p) for p in unheld]), "without": _list([self._called(p) for p in without]),
+            "stale": _list([self._called(p) for p in stale]), "place": training.place})  # fmt: skip
+
+    def _finish(self, training: Training) -> None:
+        if training.step == 0 and training.backwards > 2 and not training.by_hand:
+            self._tell(training, "discarded", "never stepped",
+                       {"times": float(training.backwards), "steps": 0.0, "all_steps": float(self.steps)},
+                       {"place": training.pending[-1].place if training.pending else ""})  # fmt: skip
+        if max(training.windows, default=1) > 1:
+            self._tell_windows(training)
+        self.doctor.finished(training.name)
+
+    # ---- loops without an optimizer
+
+    def _by_hand(self, back: Backward) -> None:
+        """Parameters that are reached, and that no optimizer holds where there is none at all: somebody updates by hand."""
+        assert back.graph is not None
+        if any(not t.by_hand for t in self.trainings):
+            self.hand = None
+            return
+        leaves = [p for p in back.graph.parameters if p.grad is not None]
+        if not leaves:
+            return
+        if self.hand is None or {id(p) for p in leaves} - self.hand.ids:
+            self.hand = Training("by hand", leaves, None, back.place)
+            self.trainings = [self.hand]
+        self.hand.pending = [back]
+        self.hand.backwards += 1
+        self._begin(self.hand)
+
+    def _hand_step(self, training: Training) -> None:
+        if any(not torch.equal(old, training.parameters[i].detach()) for i, old in training.before[:8]):
+            place = training.pending[-1].place
+            self._end(training)
+            training.pending = []
+            training.place = place
+        else:
+            training.leftover = []
+        if not self.looking:  # only the graph shows which leaves are updated, so each step is looked at, lightly
+            self.look(True)
+
+    # ---- evaluation
+
+    def _is_evaluation(self) -> bool:
+        """Whether the last call was made where nothing is learned from."""
+        if not self.calls or self.looking:
+            return False
+        call = self.calls[-1]
+        return bool(call.root.training_keys) and call.key not in call.root.training_keys
+
+    def _fold(self, calls: list[Call]) -> None:
+        for call in calls:
+            if not call.grad or (call.root.training_keys and call.key not in call.root.training_keys):
+                self._evaluated(call)
+
+    def _evaluated(self, call: Call) -> None:
+        if not self.steps:
+            return  # a look at the shapes before training
+        span = self.spans.get(call.key)
+        if span is None:
+            if len(self.spans) > 32:
+                return
+            place = places.shown(call.key[-1]) if call.key else ""
+            span = self.spans[call.key] = Span(place, call.root)
+        self.span = span
+        first = call.inputs[0] if call.inputs else None
+        identity = (first.data_ptr(), tuple(first.shape)) if first is not None else None
+        span.calls += 1
+        span.samples += len(first) if first is not None and first.ndim else 1
+        span.mixing += int(call.mixing)
+        span.grad += int(call.grad)
+        span.repeated += int(span.calls > 1 and identity == span.last)
+        span.last = identity
+        trained = self.training_call
+        if first is not None and trained is not None and trained.inputs:
+            same = trained.inputs[0]
+            span.trained_on += int(same is first or (same.data_ptr() == first.data_ptr() and same.shape == first.shape))
+        if first is not None:
+            self.samples.evaluated(span.place, first)
+
+    def _scored_evaluation(self, function: str, given: Tensor, target: Tensor, loss: Any) -> None:
+        if not self.steps:
+            return
+        span = self.span
+        if span is None:
+            key = places.key()
+            span = self.span = self.spans.setdefault(key, Span(places.shown(key[-1]) if key else "", None))
+        if not isinstance(loss, Tensor) or loss.device.type != "cpu":
+            return
+        count = max(1, len(target)) if target.ndim else 1
+        value = float(loss.detach().float().mean())
+        span.losses += value * count
+        span.scored += count
+        if function == "cross_entropy" and given.ndim == 2 and target.ndim == 1:
+            span.right += float((given.detach().argmax(dim=1) == target).sum())
+            span.judged += count
+        elif function == "mse_loss" and given.shape == target.shape:
+            span.errors += float((given.detach() - target).square().sum())
+            span.judged += target.numel()
+
+    def _end_spans(self) -> None:
+        for span in self.spans.values():
+            training = self._current()
+            values = {
+                "calls": float(span.calls), "samples": float(span.samples), "mixing": span.mixing / max(1, span.calls),
+                "grad": span.grad / max(1, span.calls), "repeated": float(span.repeated), "scored": float(span.scored),
+                "trained_on": float(span.trained_on), "feeds": float(span.root is not None and span.root.feeds),
+                "trained": float(span.root is not None and span.root.trained), "steps": float(self.steps),
+            }  # fmt: skip
+            if span.scored:
+                values["loss"] = span.losses / span.scored
+                if span.judged and span.right:
+                    values["accuracy"] = span.right / span.judged
+                if span.judged and span.errors:
+                    values["squared_error"] = span.errors / span.judged
+            parts = _classes([s for s in span.root.switches]) if span.root is not None else ""
+            self._tell(training, "evaluation", span.place, values, {"place": span.place, "parts": parts})
+            if span.calls and span.trained_on == span.calls:
+                continue
+            if span.scored:
+                self._held_out(training, span.place, values["loss"])
+            else:
+                for line, (total, count) in list(span.heard.items())[:2]:
+                    self._held_out(training, line, total / count)
+        self.spans, self.span = {}, None
+
+    def _held_out(self, training: Training | None, stream: str, loss: float) -> None:
+        if training is not None:
+            self.doctor.history(training.name).evaluated(stream, training.step, loss)
+
+    # ---- when something breaks
+
+    def _not_finite(self, loss: Tensor, back: Backward) -> None:
+        """The first time that a loss is not finite: where it comes from."""
+        training = self._current()
+        call = self.training_call
+        parameters = training.parameters if training is not None else []
+        graph = back.graph or Graph(loss, self.names)
+        root = call.root.module() if call is not None else None
+        told = autopsy.not_finite(call.inputs if call is not None else [], self.target, parameters, root, graph, self._called)
+        step = training.step + 1 if training is not None else 1
+        self._tell(training, "not-finite", told["what"], {"step": float(step), "loss": float(back.value)},
+                   {"where": told.get("where", ""), "why": told.get("why", ""), "batch": self._batch(), "place": back.place})  # fmt: skip
+        self.doctor.examine(training.name if training is not None else "")
+
+    def crashed(self, error: BaseException) -> None:
+        """The program's own error, read for what the doctor knows."""
+        self.busy = True
+        try:
+            told = autopsy.crash(error)
+            if told is not None:
+                self._emit(None, "crash", told.pop("what"), {}, told)
+        except Exception as ours:
+            self.give_up(ours)
+        finally:
+            self.busy = False
+
+    # ---- small things
+
+    def _batch(self) -> str:
+        call = self.training_call
+        if call is None or not call.inputs:
+            return ""
+        return f"step {self.steps + 1}: " + ", ".join(str(list(t.shape)) for t in call.inputs[:3])
+
+    def _root(self, module: nn.Module) -> Root:
+        inner = getattr(module, "_orig_mod", module)
+        root = Root(weakref.ref(module), type(inner).__name__, measure.switches(inner) if _small(inner) else [])
+        self.roots[id(module)] = root
+        if len(self.roots) > 512:
+            self.roots = {key: r for key, r in self.roots.items() if r.module() is not None}
+        for name, p in inner.named_parameters():
+            self.names.setdefault(id(p), name)
+        return root
+
+    def _name(self, graph: Graph) -> None:
+        for key, root in list(self.roots.items()):
+            module = root.module()
+            if module is None:
+                del self.roots[key]
+                continue
+            for name, p in module.named_parameters():
+                self.names[id(p)] = name
+        for p in graph.parameters:
+            self.names.setdefault(id(p), f"parameter {list(p.shape)}")
+
+    def _called(self, p: Tensor) -> str:
+        name = self.names.get(id(p))
+        if name is None:
+            for root in self.roots.values():
+                module = root.module()
+                for full, own in module.named_parameters() if module is not None else ():
+                    if own is p:
+                        return full
+            return f"parameter {list(p.shape)}"
+        return name
+
+    def _is_embedding(self, p: Tensor) -> bool:
+        for root in self.roots.values():
+            module = root.module()
+            if module is not None:
+                for part in module.modules():
+                    if isinstance(part, nn.Embedding) and part.weight is p:
+                        return True
+        return False
+
+    def _training(self, optimizer: Optimizer) -> Training | None:
+        for training in self.trainings:
+            if training.optimizer is not None and training.optimizer() is optimizer:
+                return training
+        return None
+
+    def _current(self) -> Training | None:
+        """The training that stepped last."""
+        moving = [t for t in self.trainings if t.step]
+        return max(moving, key=lambda t: t.stepped_at, default=self.trainings[-1] if self.trainings else None)
+
+    def _current_name(self) -> str:
+        training = self._current()
+        return training.name if training is not None else ""
+
+    def _heard(self, line: str, value: float) -> None:
+        """A number with a loss-like name that the program read while evaluating."""
+        assert self.span is not None
+        total, count = self.span.heard.get(line, (0.0, 0))
+        self.span.heard[line] = (total + value, count + 1)
+
+    def _stepped_at(self) -> float:
+        training = self._current()
+        return training.stepped_at if training is not None else 0.0
+
+    def _tell_samples(self, final: bool = False) -> None:
+        self.samples.tell(self._emit, final)
+
+    def _emit(
+        self, training: Training | None, about: str, name: str, values: dict[str, float], words: dict[str, str] | None = None
+    ) -> None:
+        self._tell(training if training is not None else self._current(), about, name, values, words)
+
+    def _tell(
+        self, training: Training | None, about: str, name: str, values: dict[str, float], words: dict[str, str] | None = None
+    ) -> None:
+        of = training.name if training is not None else ""
+        step = training.step if training is not None else 0
+        self.doctor.see(Vitals(step, about, name, values, words or {}, of), of)
+
+
+def measure_tokens(ids: Tensor, padding: int | None) -> dict[str, float]:
+    """Padding of a batch of token ids: the share of padding and of rows that hold nothing else."""
+    last = ids[:, -1]
+    pad = padding if padding is not None else int(last.mode().values)
+    same = ids == pad
+    trailing = same.flip(1).to(torch.int8).cumprod(dim=1).sum(dim=1)
+    leading = same.to(torch.int8).cumprod(dim=1).sum(dim=1)
+    run = torch.maximum(trailing, leading)
+    ragged = float((run > 0).float().mean())
+    return {
+        "padding": float(run.sum()) / max(1, ids.numel()), "empty": float((run == ids.shape[1]).sum()),
+        "samples": float(len(ids)), "length": float(ids.shape[1]), "known": float(padding is not None), "ragged": ragged,
+        "kinds": float(len(torch.unique(run))),
+    }  # fmt: skip
+
+
+def _acts(switch: nn.Module) -> bool:
+    """Whether a switch belongs to what is trained: dropout always, batch norm unless its own parameters are frozen."""
+    own = list(switch.parameters(recurse=False))
+    return not own or any(p.requires_grad for p in own)
+
+
+def _small(module: nn.Module) -> bool:
+    for count, _ in enumerate(module.modules()):
+        if count > 20_000:
+            return False
+    return True
+
+
+def _classes(modules: list[nn.Module]) -> str:
+    counted = Counter(type(m).__name__ for m in modules)
+    return ", ".join(f"{count} {name}" for name, count in counted.most_common(3))
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f", ... ({len(names)} in all)" if len(names) > 4 else "")
+
+
+def _width(layer: Any, side: int) -> float:
+    weight = layer.weight
+    if weight is None:
+        return math.inf
+    return float(weight.shape[side] if weight.ndim > 1 else weight.numel())
+
+
+def _optimizer(optimizer: Optimizer) -> dict[str, float]:
+    values = {}
+    for group in optimizer.param_groups[:1]:
+        for name in ("lr", "weight_decay", "momentum"):
+            if isinstance(group.get(name), int | float):
+                values[name] = float(group[name])
+        values["maximize"] = float(bool(group.get("maximize", False)))
+    return values
+
+
+def _loss(loss: Any) -> tuple[dict[str, float], dict[str, str]]:
+    """What a loss in the graph was given: the numbers behind softmax-before-cross-entropy and its kin."""
+    node, head = loss.node, loss.head
+    values: dict[str, float] = {"sign": float(loss.sign), "scaled": float(loss.scaled)}
+    words = {"function": loss.function, "head": kind(head) if head is not None else ""}
+    given, target = saved(node, "self"), saved(node, "target")
+    if head is not None and dropped(head):
+        words["head"] = "Dropout"
+    inner = head
+    if loss.function == "nll_loss" and words["head"] == "LogSoftmax":
+        words["function"] = "cross_entropy"
+        inner = through(next((b for b, _ in head.next_functions if b is not None), None))
+        words["head"] = "Dropout" if inner is not None and dropped(inner) else kind(inner) if inner is not None else ""
+    if inner is not None and words["head"] in BOUNDED:
+        made = saved(inner, "result")
+        if isinstance(made, Tensor) and made.is_floating_point():
+            values |= {f"head_{k}": v for k, v in measure.spread(made).items()}
+    if isinstance(given, Tensor) and given.is_floating_point():
+        values |= {f"given_{k}": v for k, v in measure.spread(given).items()}
+        values["given_size"] = float(given.numel())
+        if loss.function == "nll_loss" and given.ndim >= 2 and isinstance(target, Tensor):
+            logs = given.transpose(1, -1).reshape(-1, given.shape[1])[:4096].double()
+            values["classes"] = float(given.shape[1])
+            values["rows"] = float(len(logs))
+            values["not_log_probabilities"] = float((logs.exp().sum(dim=1) - 1).abs().max())
+            ignored = saved(node, "ignore_index")
+            used = target != ignored if isinstance(ignored, int) else torch.ones_like(target, dtype=torch.bool)
+            values["ignored"] = 1.0 - float(used.float().mean()) if target.numel() else 1.0
+            if bool(used.any()) and given.ndim == 2 and target.shape == given.shape[:1]:
+                rows = target[used]
+                ok = (rows >= 0) & (rows < given.shape[1])
+                if bool(ok.all()):
+                    picked = given[used].gather(1, rows[:, None])
+                    values["mean_loss"] = -float(picked.double().mean())
+    if isinstance(target, Tensor):
+        values |= {f"target_{k}": v for k, v in measure.spread(target.float()).items()}
+        values["target_size"] = float(target.numel())
+        values["target_whole"] = float(bool((some_of(target) == some_of(target).round()).all()) if target.is_floating_point() else 1.0)
+        if isinstance(given, Tensor) and given.shape == target.shape and loss.function == "mse_loss":
+            values["mean_loss"] = float((given.double() - target.double()).square().mean())
+        words["shapes"] = f"{list(given.shape) if isinstance(given, Tensor) else '?'} and {list(target.shape)}"
+    return values, words
+
+
+def into(graph: Graph, node: Any) -> str:
+    """The first operation after a node that is more than a change of shape."""
+    above = graph.parent.get(node)
+    while above is not None and kind(above) in SHAPING:
+        above = graph.parent.get(above)
+    return kind(above) if above is not None else ""
+
+
+def dropout_share(node: Any) -> float:
+    """The probability of a dropout, from the factor by which it scales what it keeps."""
+    mask = saved(node, "other") if node.next_functions[0][0] is not None else saved(node, "self")
+    p = saved(node, "p")
+    if isinstance(p, float):
+        return p
+    top = float(mask.max()) if isinstance(mask, Tensor) and mask.numel() else 1.0
+    return 1 - 1 / top if top >= 1 else 0.0
+
+
+def some_of(values: Tensor) -> Tensor:
+    """The first numbers of a target."""
+    return values.reshape(-1)[:4096]
+
+
+def unfit(function: str, given: Tensor, target: Tensor) -> str:
+    """Why targets or inputs are not what a loss is made for, where the graph does not show it."""
+    if function == "cross_entropy" and target.is_floating_point() and target.shape == given.shape and target.ndim > 1:
+        sums = target.detach().sum(dim=1)
+        if float((sums - 1).abs().max()) > 0.01:
+            return (
+                "`cross_entropy` takes targets that sum to 1 over the classes, and these sum to "
+                f"{float(sums.min()):g} to {float(sums.max()):g}. For several labels at once use `binary_cross_entropy_with_logits`."
+            )
+    if function == "kl_div" and float(given.detach().max()) > 1e-3:
+        return "`kl_div` takes log-probabilities first, and is given numbers above 0; use `log_softmax`."
+    if function in ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss", "cosine_embedding_loss"):
+        target = target.detach()
+        if function != "margin_ranking_loss" and not bool((target.abs() == 1).all()):
+            return f"`{function}` takes targets of 1 and -1, and these go from {float(target.min()):g} to {float(target.max()):g}."
+    return ""
+
+
+def complain(text: str) -> None:
+    """A line of the doctor's own on standard error."""
+    print(f"wellfit: {text}", file=sys.stderr)
