@@ -32,6 +32,11 @@ LOSSES = {
     "HuberLoss": "huber_loss", "BinaryCrossEntropy": "binary_cross_entropy",
     "BinaryCrossEntropyWithLogits": "binary_cross_entropy_with_logits", "SoftMarginLoss": "soft_margin_loss",
 }  # fmt: skip
+# Operations through which a loss's sign can be followed.
+PASSING = (
+    "Div", "Mul", "Neg", "Add", "Sub", "Mean", "Sum", "Select", "Squeeze", "Unsqueeze", "View", "Stack", "ToCopy", "Clone", "Cat",
+    "Where", "MaskedSelect", "Index", "Nansum", "Expand", "Gather", "Reshape", "ReshapeAlias", "UnsafeView",
+)  # fmt: skip
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "Gelu", "Silu", "LeakyRelu", "Elu", "Softplus", "Hardtanh", "Hardswish", "Threshold")
 BOUNDED = ("Sigmoid", "Tanh", "Softmax", "SafeSoftmax", "Relu", "Softplus", "Hardtanh", "LogSigmoid", "Threshold")
 
@@ -101,6 +106,7 @@ class Graph:
     parameters: list[Tensor] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)  # from the data to the loss
+    likelihoods: list[int] = field(default_factory=list)  # the signs with which log-probabilities enter
     divided: bool = False
     negated: bool = False
     parent: dict[Any, Any] = field(default_factory=dict)
@@ -142,8 +148,10 @@ class Graph:
                 below = node.next_functions[0][0]
                 self.losses.append(Loss(node, found, sign[node], scaled[node], through(below)))
                 continue
-            if op not in ("Div", "Mul", "Neg", "Add", "Sub", "Mean", "Sum", "Select", "Squeeze", "Unsqueeze", "View", "Stack",
-                          "ToCopy", "Clone", "Cat", "Where", "MaskedSelect", "Index", "Nansum", "Expand"):  # fmt: skip
+            if op in ("LogSoftmax", "LogSigmoid") and sign[node]:
+                self.likelihoods.append(sign[node])
+                continue
+            if op not in PASSING:
                 continue
             factor, constant = 1.0, False
             if op == "Neg":
@@ -154,11 +162,12 @@ class Graph:
                 if below is None or below in sign or len(sign) > 200:
                     continue
                 flipped = factor < 0 or (op == "Sub" and position == 1)
-                sign[below] = -sign[node] if flipped else sign[node]
+                sign[below] = 0 if factor == 0 else -sign[node] if flipped else sign[node]
                 scaled[below] = scaled[node] or constant or op == "Sum"
                 queue.append(below)
         if not self.losses:
             self.divided = any(kind(node) in ("Div", "Mul") and _factor(node)[1] for node in queue[:4])
+            self.negated = bool(self.likelihoods) and all(sign > 0 for sign in self.likelihoods)
         else:
             self.divided = all(loss.scaled for loss in self.losses)
             self.negated = all(loss.sign < 0 for loss in self.losses)
@@ -343,11 +352,13 @@ def _is_mask(node: Any) -> bool:
 
 
 def _factor(node: Any) -> tuple[float, bool]:
-    """The constant that a product or quotient multiplies by, and whether there is one."""
+    """The constant that a product or quotient multiplies by (0 where its sign is not known), and whether it is one number."""
     operands = [below for below, _ in node.next_functions]
     if len(operands) == 2 and all(below is not None for below in operands):
-        return 1.0, False
+        return 0.0, False
     other = saved(node, "other") if operands and operands[0] is not None else saved(node, "self")
     if isinstance(other, Tensor):
-        return (float(other), True) if other.numel() == 1 else (1.0, False)
+        if other.numel() == 1:
+            return float(other), True
+        return (1.0 if bool((other >= 0).all()) else 0.0), False
     return (float(other), True) if isinstance(other, int | float) else (1.0, True)

@@ -43,6 +43,7 @@ class Listener(Protocol):
     def scheduled(self, scheduler: Any) -> None: ...
     def loading(self, loader: Any) -> None: ...
     def fetched(self, iterator: Any, seconds: float, ended: bool) -> None: ...
+    def permuted(self, count: int) -> None: ...
     def scored(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None: ...
     def clipped(self, norm: Any, limit: float) -> None: ...
     def scaled(self, scale: float, skipped: bool) -> None: ...
@@ -164,6 +165,14 @@ def installed(listener: Listener) -> Iterator[None]:
 
         return call
 
+    def permuting(original: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if here() and args and isinstance(args[0], int):
+                listener.permuted(args[0])
+            return original(*args, **kwargs)
+
+        return call
+
     replace(torch.autograd, "backward", backward)
     replace(Optimizer, "__init__", after(listener.created))
     replace(LRScheduler, "__init__", after(listener.scheduled))
@@ -176,6 +185,7 @@ def installed(listener: Listener) -> Iterator[None]:
     replace(torch.amp.GradScaler, "update", updating)
     replace(Tensor, "item", reading)
     replace(torch, "compile", compiling)
+    replace(torch, "randperm", permuting)
     handles = [
         register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: listener.stepping(optimizer) if here() else None),
         register_optimizer_step_post_hook(lambda optimizer, args, kwargs: listener.stepped(optimizer) if here() else None),

@@ -28,9 +28,10 @@ class Samples:
         self.open = True
         self.fingerprints = Fingerprints()
         self.counts: Counter[int] = Counter()
-        self.seen = self.batches = 0
+        self.seen = self.batches = self.batch_size = 0
         self.before_repeat: int | None = None
         self.new_after = self.after = 0  # new samples among those that follow the first repeat
+        self.passed: tuple[int, int] | None = None  # samples and different ones among them, of the first pass
         self.replacement = False  # the loader draws with replacement
         self.inner_repeats = 0  # of samples within one batch
         self.width = 0
@@ -58,6 +59,7 @@ class Samples:
         self.whole = not first.is_floating_point()
         marks = self.fingerprints.of(first)
         self.batches += 1
+        self.batch_size = len(marks)
         if len(set(marks)) < len(marks):
             self.inner_repeats += len(marks) - len(set(marks))
         for mark in marks:
@@ -70,6 +72,11 @@ class Samples:
         self.seen += len(marks)
         if self.seen > ENOUGH or self.batches > BATCHES or (self.batches > 96 and self.seen > 6 * len(self.counts)):
             self.open = False
+
+    def end_pass(self) -> None:
+        """A pass over the training data ends."""
+        if self.passed is None and self.seen >= 32 and self.open and not self.replacement:
+            self.passed = (self.seen, len(self.counts))
 
     def evaluated(self, place: str, first: Tensor) -> None:
         """A batch that is evaluated on."""
@@ -118,6 +125,7 @@ class Samples:
                 "inner_repeats": float(self.inner_repeats), "batches": float(self.batches), "whole": float(self.whole),
                 "final": float(final), "after": float(self.after), "new_after": self.new_after / max(1, self.after),
                 "replacement": float(self.replacement),
+                "pass_seen": float(self.passed[0] if self.passed else 0), "pass_distinct": float(self.passed[1] if self.passed else 0),
             })  # fmt: skip
         if self.classes and self.of_classes <= CLASSES:
             total = self.classes.total()

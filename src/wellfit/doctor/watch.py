@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wellfit.doctor import autopsy, measure, places
+from wellfit.doctor import autopsy, measure, places, yardstick
 from wellfit.doctor.checks import Checks
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.graph import BOUNDED, SHAPING, Graph, dropped, kind, saved, shape, through
@@ -78,6 +78,7 @@ class Backward:
     value: float | Tensor
     graph: Graph | None
     facts: list[Vitals] = field(default_factory=list)
+    reached: list[Tensor] = field(default_factory=list)  # the parameters behind the loss
     divided: bool = True
 
 
@@ -184,7 +185,7 @@ class Watch:
         self.target: Tensor | None = None
         self.samples = Samples()
         self.checks = Checks()
-        self.loaders: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self.passes: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # iterator -> steps at its start
         self.waited = self.gap = 0.0
         self.steps = self.slept = 0
         self.dead = False  # a loss that was not finite was looked into
@@ -222,9 +223,9 @@ class Watch:
             if self.hand is not None and self.hand.pending:
                 self._hand_step(self.hand)
             self._end_spans()
+            self._tell_samples(final=True)
             for training in self.trainings:
                 self._finish(training)
-            self._tell_samples(final=True)
         except Exception as error:
             self.give_up(error)
         finally:
@@ -285,6 +286,16 @@ class Watch:
     @_safely
     def fetched(self, iterator: Any, seconds: float, ended: bool) -> None:
         self.waited += seconds
+        if not self.samples.passed:
+            if not ended:
+                self.passes.setdefault(iterator, self.steps)
+            elif self.steps - self.passes.get(iterator, self.steps) >= 2:
+                self.samples.end_pass()  # of the loader that is trained on
+
+    @_safely
+    def permuted(self, count: int) -> None:
+        if count > 1.5 * self.samples.batch_size:
+            self.samples.end_pass()
 
     @_safely
     def clipped(self, norm: Any, limit: float) -> None:
@@ -415,10 +426,7 @@ class Watch:
                 ][:8]
         if back.graph is not None:
             self._by_hand(back)
-            back.graph = None if not self.hand else back.graph
-        for earlier in self.since:
-            if earlier.graph is not None:
-                earlier.graph.nodes, earlier.graph.parent = [], {}
+            back.graph = None
 
     @_safely
     def stepping(self, optimizer: Optimizer) -> None:
@@ -444,6 +452,7 @@ class Watch:
         graph = None
         if self.looking:
             graph = back.graph = Graph(loss, self.names)
+            back.reached = graph.parameters
             known = graph.parent
             for call in self.calls:
                 if any(node in known for node in call.outputs):
@@ -531,7 +540,7 @@ class Watch:
             values, words = _loss(loss)
             tell("loss", f"{loss.function} {i}" if i else loss.function, values, words | {"place": place})
         root = graph.loss.grad_fn
-        tell("root", "loss", {"divided": float(back.divided), "negated": float(graph.negated and bool(graph.losses)),
+        tell("root", "loss", {"divided": float(back.divided), "negated": float(graph.negated),
              "losses": float(len(graph.losses)), "operations": float(len(graph.nodes))},
              {"operation": kind(root) if root is not None else "", "place": place})  # fmt: skip
         names: set[str] = set()
@@ -739,7 +748,7 @@ class Watch:
                 for p in part._parameters.values():
                     if p is not None:
                         owners[id(p)] = part
-        reached = [p for back in self.since for p in (back.graph.parameters if back.graph is not None else [])]
+        reached = [p for back in self.since for p in back.reached]
         unheld = []
         for p in reached:
             owner = owners.get(id(p))
@@ -769,7 +778,30 @@ class Watch:
                        {"place": training.pending[-1].place if training.pending else ""})  # fmt: skip
         if max(training.windows, default=1) > 1:
             self._tell_windows(training)
+        self._tell_yardstick(training)
         self.doctor.finished(training.name)
+
+    def _tell_yardstick(self, training: Training) -> None:
+        """How a classical model does on the samples seen, where the network did not do well."""
+        history = self.doctor.history(training.name)
+        table = self.samples.gathered_table()
+        losses = [v.values["mean_loss"] for v in history.all("loss") if "mean_loss" in v.values and v.step > 0.8 * training.step]
+        if table is None or training.step < 30 or not losses or history.adversarial():
+            return
+        inputs, targets, classes = table
+        told = yardstick.measured(inputs, targets, classes)
+        if told is None:
+            return
+        told["learned"] = 1 - sum(losses) / len(losses) / max(told["spread"], 1e-12)
+        scores = [v.values for v in history.all("evaluation")]
+        if classes:
+            held = [x["accuracy"] for x in scores if "accuracy" in x]
+        else:
+            held = [1 - x["squared_error"] / max(told["spread"], 1e-12) for x in scores if "squared_error" in x]
+        if held:
+            told["held_out"] = max(held)
+        told["tabular"] = float(inputs.shape[1] <= 64 and not self.samples.whole)
+        self._tell(training, "yardstick", "classical model", told)
 
     # ---- loops without an optimizer
 
@@ -992,6 +1024,7 @@ class Watch:
 
     def _tell_samples(self, final: bool = False) -> None:
         self.samples.tell(self._emit, final)
+        self.doctor.examine(self._current_name())
 
     def _emit(
         self, training: Training | None, about: str, name: str, values: dict[str, float], words: dict[str, str] | None = None

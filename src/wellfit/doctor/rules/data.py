@@ -129,20 +129,28 @@ def targets_not_shuffled(h: History) -> Iterator[Finding]:
 
 def duplicate_samples(h: History) -> Iterator[Finding]:
     v = h.latest("population")
-    if v is None or v.values["replacement"] or v.values["new_after"] < 0.3 or v.values["after"] < 32:
+    if v is None or v.values["replacement"] or v.values["width"] < (24 if v.values["whole"] else 6):
         return
     x = v.values
-    if x["width"] < (16 if x["whole"] else 8) or x["before_repeat"] > 0.6 * x["distinct"] or x["distinct"] < 8:
+    if x["pass_seen"]:
+        share = 1 - x["pass_distinct"] / x["pass_seen"]
+        if share > (0.3 if x["whole"] else 0.1) and x["pass_seen"] - x["pass_distinct"] >= 10:
+            yield find(
+                "duplicate-samples", 1,
+                f"In the first pass over the data {x['pass_seen']:.0f} samples were used, and only {x['pass_distinct']:.0f} of them are different.",
+                {"seen": x["pass_seen"], "distinct": x["pass_distinct"], "share": share, "threshold": 0.1}, confidence=0.95,
+            )  # fmt: skip
         return
-    by_chance = 0.7 < x["dispersion"] < 1.5  # what drawing with replacement gives
-    if by_chance or (x["whole"] and x["before_repeat"] > 0.2 * x["distinct"]):
-        return
-    yield find(
-        "duplicate-samples", 1,
-        f"Inputs repeat within a pass over the data: the first repetition came after {x['before_repeat']:.0f} different samples of {x['distinct']:.0f}; the most "
-        f"frequent one was used {x['most']:.0f} times in {x['seen']:.0f}.",
-        {"distinct": x["distinct"], "seen": x["seen"], "most": x["most"], "before_repeat": x["before_repeat"]}, confidence=0.85,
-    )  # fmt: skip
+    # No end of a pass is known. Drawing at random repeats samples too, but with counts that scatter as those of chance do.
+    early = x["before_repeat"] < 0.6 * x["distinct"] and x["new_after"] > 0.3 and x["after"] >= 32
+    regular = x["dispersion"] < 0.5 or x["dispersion"] > 2
+    if early and regular and x["seen"] > 3 * x["distinct"] and x["distinct"] >= 8 and not x["whole"]:
+        yield find(
+            "duplicate-samples", 1,
+            f"Inputs repeat within a pass over the data: the first repetition came after {x['before_repeat']:.0f} different samples of {x['distinct']:.0f}; the most "
+            f"frequent one was used {x['most']:.0f} times in {x['seen']:.0f}.",
+            {"distinct": x["distinct"], "seen": x["seen"], "most": x["most"], "before_repeat": x["before_repeat"]}, confidence=0.8,
+        )  # fmt: skip
 
 
 def train_validation_leakage(h: History) -> Iterator[Finding]:

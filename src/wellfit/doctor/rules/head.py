@@ -131,7 +131,7 @@ def loss_negated(h: History) -> Iterator[Finding]:
     negated = [v for v in roots if v.values["negated"]]
     if len(negated) >= 2 and len(negated) == len(roots) and not h.adversarial():
         v = negated[0]
-        functions = ", ".join(sorted({f"`{loss.words['function']}`" for loss in _losses(h)}))
+        functions = ", ".join(sorted({f"`{loss.words['function']}`" for loss in _losses(h)})) or "a negative log-likelihood"
         yield find(
             "loss-increasing", v.step, f"What is minimised is the negative of {functions}, so that loss is driven up.",
             {"operation": v.words["operation"]}, place=v.words["place"],
@@ -145,7 +145,7 @@ def loss_increasing(h: History) -> Iterator[Finding]:
     maximized = [v for v in h.all("optimizer") if v.values.get("maximize")]
     known = list(_losses(h))
     losses = h.losses.values()
-    if len(early) < 2 or min(along) < 0.3 or (maximized and not known):
+    if len(early) < 2 or h.adversarial() or min(along) < 0.3 or (maximized and not known):
         return
     if not losses or min(losses) <= 0 or (len(losses) >= 3 and losses[-1] < losses[0]):
         return

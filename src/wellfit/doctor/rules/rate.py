@@ -31,7 +31,7 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
     if len(finite) < 3 or not ratios:
         return
     values = [x for _, x in finite]
-    start = statistics.median(values[: max(1, min(3, len(values) // 3))])
+    start = min(values[: max(1, min(3, len(values) // 3))])
     early = max((r for s, r in ratios if s <= 6), default=ratios[0][1])
     typical = statistics.median(r for _, r in ratios)
     evidence: dict[str, float | str] = {"update_to_weight": typical, "at_first": early, "threshold": 0.1, "first_loss": start, "last_loss": values[-1]}
