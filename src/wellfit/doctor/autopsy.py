@@ -73,9 +73,9 @@ def first_module(model: nn.Module, inputs: Sequence[Tensor]) -> str:
 
     def look(module: nn.Module, args: Any, output: Any) -> None:
         made = output[0] if isinstance(output, tuple) and output else output
-        if isinstance(made, Tensor) and made.is_floating_point() and not found and not any(True for _ in module.children()):
+        if isinstance(made, Tensor) and made.is_floating_point() and not found:
             if not bool(torch.isfinite(made).all()):
-                found.append(f"{names.get(id(module), '?')} ({type(module).__name__})")
+                found.append(f"{names.get(id(module)) or 'the model'} ({type(module).__name__})")
 
     handles = [module.register_forward_hook(look) for module in twin.modules()]
     try:

@@ -103,6 +103,7 @@ class Doctor:
         if history is None or history.ended:
             return
         history.ended = True
+        history.evaluated_elsewhere = any(h is not history and h.names("evaluation") for h in self.histories.values())
         for about in (*history.told, "step", "end"):
             self._ask(RULES.get(about, ()), history)
 

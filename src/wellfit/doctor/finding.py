@@ -98,10 +98,13 @@ def ranked(findings: list[Finding], explains: Mapping[str, tuple[str, ...]]) -> 
     """Causes first, the most important first; a symptom stands under the cause that explains it."""
     left = {id(f): f for f in findings}
     under: dict[int, list[Finding]] = {}
+    above: dict[int, Finding] = {}
     for symptom in findings:
         causes = [c for c in findings if c is not symptom and symptom.id in explains.get(c.id, ()) and _can_cause(c, symptom)]
+        causes = [c for c in causes if not _leads(above, c, symptom)]
         if causes:
             best = min(causes, key=_rank)
+            above[id(symptom)] = best
             under.setdefault(id(best), []).append(symptom)
             left.pop(id(symptom), None)
     whole: list[Finding] = []
@@ -113,6 +116,16 @@ def ranked(findings: list[Finding], explains: Mapping[str, tuple[str, ...]]) -> 
     for cause in sorted(left.values(), key=_rank):
         whole.append(replace(cause, symptoms=below(cause)))
     return whole
+
+
+def _leads(above: Mapping[int, Finding], cause: Finding, symptom: Finding) -> bool:
+    """Whether the cause already stands, directly or not, under the symptom."""
+    at: Finding | None = cause
+    while at is not None:
+        if at is symptom:
+            return True
+        at = above.get(id(at))
+    return False
 
 
 def _can_cause(cause: Finding, symptom: Finding) -> bool:

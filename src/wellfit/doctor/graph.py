@@ -35,7 +35,7 @@ LOSSES = {
 # Operations through which a loss's sign can be followed.
 PASSING = (
     "Div", "Mul", "Neg", "Add", "Sub", "Mean", "Sum", "Select", "Squeeze", "Unsqueeze", "View", "Stack", "ToCopy", "Clone", "Cat",
-    "Where", "MaskedSelect", "Index", "Nansum", "Expand", "Gather", "Reshape", "ReshapeAlias", "UnsafeView",
+    "Where", "MaskedSelect", "Index", "Nansum", "Expand", "Gather", "Reshape", "ReshapeAlias", "UnsafeView", "Diagonal",
 )  # fmt: skip
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "Gelu", "Silu", "LeakyRelu", "Elu", "Softplus", "Hardtanh", "Hardswish", "Threshold")
 BOUNDED = ("Sigmoid", "Tanh", "Softmax", "SafeSoftmax", "Relu", "Softplus", "Hardtanh", "LogSigmoid", "Threshold")

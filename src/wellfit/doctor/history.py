@@ -69,6 +69,7 @@ class History:
     of: str = ""
     step: int = 0
     ended: bool = False
+    evaluated_elsewhere: bool = False  # another training of the same program has evaluations
     started: Started | None = None
     losses: Series = field(default_factory=Series)
     rates: Series = field(default_factory=Series)

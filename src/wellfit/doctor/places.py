@@ -37,6 +37,8 @@ def key(depth: int = 3) -> tuple[tuple[str, int], ...]:
     """The innermost lines of the program that led here: equal keys, equal way."""
     frame, found = outer(sys._getframe(1)), []
     while frame is not None and len(found) < depth:
+        if frame.f_code.co_filename.startswith("<frozen runpy"):
+            break  # whoever started the program
         if not _inner(frame.f_code.co_filename):
             found.append((frame.f_code.co_filename, frame.f_lineno))
         frame = frame.f_back

@@ -49,9 +49,11 @@ class Samples:
         self.targets: list[Tensor] = []
         self.gathered = 0
         self.keys: list[int] = []
+        self.tags: Tensor | None = None  # how often each of several labels at once is given
+        self.tagged = 0
 
-    def batch(self, name: str, inputs: list[Tensor]) -> None:
-        """A batch that is trained on."""
+    def batch(self, inputs: list[Tensor], target: Tensor | None) -> None:
+        """A batch that is trained on, and its targets where they are known."""
         if not inputs or not inputs[0].ndim or not len(inputs[0]) or inputs[0].device.type == "meta":
             return
         first = inputs[0]
@@ -70,6 +72,8 @@ class Samples:
                 self.before_repeat = len(self.counts)
             self.counts[mark] += 1
         self.seen += len(marks)
+        if target is not None:
+            self._pair(first, target)
         if self.seen > ENOUGH or self.batches > BATCHES or (self.batches > 96 and self.seen > 6 * len(self.counts)):
             self.open = False
 
@@ -86,33 +90,48 @@ class Samples:
         self.held_out.setdefault(place, set()).update(marks)
         self.held_out_seen[place] += len(marks)
 
-    def labels(self, function: str, given: Tensor, target: Tensor, weighted: bool, inputs: list[Tensor]) -> None:
+    def labels(self, function: str, given: Tensor, target: Tensor, weighted: bool) -> None:
         """The targets of a batch."""
         count = len(target) if target.ndim else 0
-        if count < 2 or not inputs or not inputs[0].ndim or len(inputs[0]) != count:
+        if count < 2 or target.ndim > 2:
             return
         flat = target.detach().reshape(count, -1)
-        if flat.shape[1] != 1:
-            return
-        flat = flat[:, 0]
         self.weighted = self.weighted or weighted
         self.function = function
-        of_classes = function in ("cross_entropy", "nll_loss") or function.startswith("binary")
-        if of_classes and flat.dtype != torch.bool and bool((flat == flat.round()).all()):
-            self.of_classes = given.shape[1] if function in ("cross_entropy", "nll_loss") and given.ndim > 1 else 2
+        binary = function.startswith("binary")
+        if flat.shape[1] > 1:
+            if binary and flat.shape[1] <= CLASSES:
+                self._tags(flat, count)
+            return
+        flat = flat[:, 0]
+        of_classes = binary or function in ("cross_entropy", "nll_loss")
+        if of_classes and (not flat.is_floating_point() or bool((flat == flat.round()).all())):
+            self.of_classes = given.shape[1] if not binary and given.ndim > 1 else 2
             if self.of_classes <= CLASSES:
-                ids = flat.long()
-                values, times = ids.unique(return_counts=True)
+                values, times = flat.long().unique(return_counts=True)
                 self.classes.update(dict(zip(values.tolist(), times.tolist(), strict=True)))
                 self.purity.append(float(times.max()) / count)
         elif flat.is_floating_point():
-            self.means.append(float(flat.mean()))
+            self.means.append(float(flat.double().mean()))
             self.within.append(float(flat.double().var(unbiased=False)))
-        if self.gathered < ROWS and first_use(inputs[0]):
-            self.rows.append(table(inputs[0]))
-            self.targets.append(flat.detach().clone().to("cpu"))
-            self.keys += self.fingerprints.of(inputs[0])
-            self.gathered += count
+
+    def _tags(self, flat: Tensor, count: int) -> None:
+        positive = (flat > 0.5).sum(dim=0).double().cpu()
+        self.tags = positive if self.tags is None or len(self.tags) != len(positive) else self.tags + positive
+        self.tagged += count
+
+    def _pair(self, inputs: Tensor, target: Tensor) -> None:
+        """Rows of inputs with their target, for the classical yardstick."""
+        count = len(inputs)
+        if self.gathered >= ROWS or not target.ndim or len(target) != count or not first_use(inputs) or target.numel() % count:
+            return
+        one = target.detach().reshape(count, -1)
+        if one.shape[1] > 1 and not self.tagged:
+            return
+        self.rows.append(table(inputs))
+        self.targets.append(one[:, 0].clone().to("cpu"))  # of several tags, the first stands for all
+        self.keys += self.fingerprints.of(inputs)
+        self.gathered += count
 
     def tell(self, emit: Callable[..., None], final: bool) -> None:
         """What is known by now."""
@@ -137,11 +156,18 @@ class Samples:
                 "batch": total / len(self.purity), "expected": sum(s * s for s in shares.values()), "final": float(final),
                 "alternates": self._alternates(), **shares,
             })  # fmt: skip
+        elif self.tags is not None and self.tagged:
+            shares = (self.tags / self.tagged).tolist()
+            emit(None, "tags", self.function, {
+                "samples": float(self.tagged), "tags": float(len(shares)), "rarest": min(shares), "largest": max(shares),
+                "weighted": float(self.weighted), "final": float(final), "constant": float(sum(s in (0.0, 1.0) for s in shares)),
+                "rarest_tag": float(shares.index(min(shares))),
+            })  # fmt: skip
         elif len(self.within) > 3:
             means = torch.tensor(self.means, dtype=torch.float64)
             within, between = sum(self.within) / len(self.within), float(means.var(unbiased=False))
             emit(None, "targets", self.function, {"within": within, "between": between, "batches": float(len(means)),
-                 "variance": within + between, "final": float(final)})  # fmt: skip
+                 "different_means": float(len(set(self.means))), "variance": within + between, "final": float(final)})  # fmt: skip
         if final:
             self._overlap(emit)
 
@@ -173,7 +199,7 @@ class Samples:
         if len(keep) < 60:
             return None
         x, y = torch.cat(self.rows)[keep].numpy(), torch.cat(self.targets)[keep].numpy()
-        return x, y, self.of_classes
+        return x, y, self.of_classes or (2 if self.tagged else 0)
 
 
 def first_use(inputs: Tensor) -> bool:

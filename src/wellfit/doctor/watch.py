@@ -51,6 +51,7 @@ class Root:
     training_keys: set[Any] = field(default_factory=set)
     feeds: bool = False  # its output goes into another one: a generator, an encoder
     trained: bool = False
+    bare: bool = False  # without parameters: a loss, an activation
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Call:
     kwargs: dict[str, Any] = field(default_factory=dict)
     outputs: list[Any] = field(default_factory=list)  # what made each output
     learned: bool = False  # a backward pass went through it
-    version: int = 0
+    fed: bool = False  # with what another root made
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Backward:
     facts: list[Vitals] = field(default_factory=list)
     reached: list[Tensor] = field(default_factory=list)  # the parameters behind the loss
     divided: bool = True
+    inside: bool = False  # of `step(closure)`
 
 
 @dataclass
@@ -118,6 +120,8 @@ class Training:
         self.backwards = 0
         self.before: list[tuple[int, Tensor]] = []
         self.grad_norms: list[float] = []
+        self.grads: dict[int, Tensor] = {}  # by position, of a step that is looked at
+        self.last_place = ""
         self.without: Counter[int] = Counter()  # positions of parameters without a gradient
         self.leftover: list[tuple[Tensor, int, int]] = []
         self.gained: list[tuple[Tensor, int, int]] = []
@@ -178,6 +182,7 @@ class Watch:
         self.span: Span | None = None
         self.recent: deque[tuple[int, Root]] = deque(maxlen=8)
         self.looking = True
+        self.in_step = self.gap_known = False
         self.scaler = False
         self.compiled = False
         self.backwards = self.forwards = 0
@@ -316,20 +321,23 @@ class Watch:
         root = self.roots.get(id(module))
         if root is None or root.module() is not module:
             root = self._root(module)
+        if root.bare:
+            return
         given = measure.tensors(args) or measure.tensors(kwargs)
+        fed = False
         for tensor in given[:2]:
             pointer = tensor.data_ptr() if tensor.numel() and tensor.device.type != "meta" else 0
             for made, other in self.recent:
                 if made == pointer and other is not root:
-                    other.feeds = True
+                    other.feeds = fed = True
         grad = torch.is_grad_enabled()
         mixing = module.training and bool(root.switches) and any(s.training for s in root.switches)
         call = Call(root, places.key(), grad, given, module.training, mixing)
         if self.looking and grad and self.checks.wanted:
             call.args, call.kwargs = args, kwargs
-        call.version = given[0]._version if given and not given[0].is_inference() else 0
-        if grad and self.steps and not self.spans and not self.gap:
-            self.gap = time.perf_counter()
+        call.fed = fed
+        if grad and self.steps and not self.spans and not self.gap_known:
+            self.gap, self.gap_known = time.perf_counter(), True
         if len(self.calls) > 64:
             self._fold(self.calls[:32])
             self.calls = self.calls[32:]
@@ -339,7 +347,7 @@ class Watch:
 
     @_safely
     def left(self, module: nn.Module, output: Any) -> None:
-        if not self.calls:
+        if not self.calls or self.calls[-1].root.module() is not module:
             return
         call = self.calls[-1]
         made = measure.tensors(output)
@@ -362,7 +370,6 @@ class Watch:
             self._scored_evaluation(function, given, target, loss)
             return
         self.target = target if target.numel() * target.element_size() <= WATCHED_BYTES else None
-        call = self.calls[-1] if self.calls else None
         if function in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss") and given.shape != target.shape:
             self._emit(None, "broadcast", function, {"given": float(given.numel()), "target": float(target.numel())},
                        {"shapes": f"{list(given.shape)} and {list(target.shape)}", "place": places.place()})  # fmt: skip
@@ -372,7 +379,7 @@ class Watch:
                 self._emit(None, "given", function, {"target_min": float(target.min()), "target_max": float(target.max())},
                            {"says": says, "place": places.place()})  # fmt: skip
         if self.samples.open:
-            self.samples.labels(function, given, target, weighted, call.inputs if call is not None else [])
+            self.samples.labels(function, given, target, weighted)
 
     @_safely
     def read(self, value: float) -> None:
@@ -394,7 +401,7 @@ class Watch:
             value = value.float().mean()
         if loss.device.type == "cpu":
             value = float(value)
-        back = Backward(places.place(), value, None)
+        back = Backward(places.place(), value, None, inside=self.in_step)
         if self.hand is not None and self.hand.pending:
             self._hand_step(self.hand)
         for training in self.trainings:
@@ -430,12 +437,14 @@ class Watch:
 
     @_safely
     def stepping(self, optimizer: Optimizer) -> None:
+        self.in_step = True
         training = self._training(optimizer)
         if training is not None and self.looking:
             self._begin(training)
 
     @_safely
     def stepped(self, optimizer: Optimizer) -> None:
+        self.in_step = False
         training = self._training(optimizer)
         if training is not None:
             self._end(training)
@@ -480,7 +489,7 @@ class Watch:
         if self.spans:
             self._end_spans()
         if learned:
-            call = learned[-1]
+            call = next((c for c in learned if c.inputs and not c.fed and not c.inputs[0].requires_grad), learned[-1])
             self.training_call = call
             if self.gap:
                 self.gap, began = 0.0, self.gap
@@ -493,12 +502,15 @@ class Watch:
                     self._emit(None, "mode", call.root.name, {"training": 0.0, "switches": float(len(ours))},
                                {"place": places.shown(call.key[0]) if call.key else "", "parts": _classes(ours)})  # fmt: skip
             if self.samples.open:
-                self.samples.batch(call.root.name, call.inputs)
+                self.samples.batch(call.inputs, self.target)
             if self.looking:
                 self._read_batch(call, graph)
             size = sum(t.numel() * t.element_size() for t in call.inputs)
             if size > WATCHED_BYTES:
                 call.inputs = []
+
+        elif graph is not None and self.samples.open:  # a model of bare tensors
+            self.samples.batch([f.inputs for f in graph.layers if f.first and isinstance(f.inputs, Tensor)][:1], self.target)
 
     def _read_batch(self, call: Call, graph: Graph | None) -> None:
         place = places.shown(call.key[0]) if call.key else ""
@@ -581,22 +593,25 @@ class Watch:
                 training.cleared_in_vain[place] += 1
                 if training.cleared_in_vain[place] in (2, 3, 8):
                     self._tell(training, "discarded", place, {"times": float(training.cleared_in_vain[place]),
-                               "steps": float(training.step), "all_steps": float(self.steps)}, {"place": place})  # fmt: skip
+                               "steps": float(training.step), "all_steps": float(self.steps)}, {"place": place, "made": training.place})  # fmt: skip
                 if training.step:
                     training.pending = []
             training.gained = []
         elif not training.step and not training.by_hand and training.backwards in (32, 256):
-            self._tell(training, "discarded", "never stepped", {"times": float(training.backwards), "steps": 0.0, "all_steps": float(self.steps)}, {})
+            self._tell(training, "discarded", "never stepped", {"times": float(training.backwards), "steps": 0.0, "all_steps": float(self.steps)}, {"made": training.place})
 
     def _begin(self, training: Training) -> None:
         """The gradients are ready and the weights not yet changed."""
         training.refresh()
-        total, training.before = 0, []
+        total, training.before, training.grads = 0, [], {}
         grads, positions = [], []
         for position, p in enumerate(training.parameters):
             if p.grad is not None:
-                grads.append(p.grad if not p.grad.is_sparse else p.grad.coalesce().values())
+                grad = p.grad if not p.grad.is_sparse else p.grad.coalesce().values()
+                grads.append(grad)
                 positions.append(position)
+                if not p.grad.is_sparse and len(training.grads) < LAYERS:
+                    training.grads[position] = grad.detach().clone() if training.by_hand else grad
             elif p.requires_grad and training.pending:
                 training.without[position] += 1
             if total < HELD:
@@ -613,7 +628,7 @@ class Watch:
                            {"where": name, "why": self.since[-1].facts[-1].words.get("unstable", "") if self.since and self.since[-1].facts else "",
                             "batch": self._batch()})  # fmt: skip
                 break
-        training.emptied = int(bool(training.gained) and not any(norm > 0 for norm in found))
+        training.emptied = int(bool(training.gained) and not training.by_hand and all(norm == 0 for norm in found))
 
     def _end(self, training: Training) -> None:
         """The weights have changed."""
@@ -632,16 +647,16 @@ class Watch:
         spent = now - training.stepped_at if training.stepped_at else math.nan
         if values:
             self.doctor.stepped(training.name, Stepped(training.step, loss, norm, rate), spent, self.waited)
-        self.waited = 0.0
+        self.waited, self.gap_known = 0.0, False
         if self.looking:
             self._tell_step(training, mine)
-        training.windows[len(mine)] += 1
+        training.windows[sum(not b.inside for b in mine)] += 1
         if training.windows.total() in (6, 40, 200) and max(training.windows) > 1:
             self._tell_windows(training)
         training.leftover = []
         training.pending = []
         self.since = []
-        training.before, training.grad_norms = [], []
+        training.before, training.grad_norms, training.grads, training.last_place = [], [], {}, last
         odd = math.isnan(loss) or self.doctor.odd(training.name, loss)
         if training.step <= DENSE or odd:
             training.next_look = training.step + 1
@@ -695,8 +710,8 @@ class Watch:
         order, directions = 0, []
         for i, (position, update) in enumerate(updates):
             p = training.parameters[position]
-            grad = p.grad
-            if grad is not None and not grad.is_sparse and i < 32 and sizes[i] > 0 and training.grad_norms[position] > 0:
+            grad = training.grads.get(position)
+            if grad is not None and i < 32 and sizes[i] > 0 and training.grad_norms[position] > 0:
                 directions.append(float((update * grad).sum()) / (sizes[i] * training.grad_norms[position] + 1e-300))
         along = sum(directions) / len(directions) if directions else 0.0
         moved = sum(size > 0 for size in sizes)
@@ -716,8 +731,9 @@ class Watch:
             }  # fmt: skip
             if training.step <= 1:
                 values |= measure.weight(before[i])
-            if training.step == 2 and p.grad is not None and not p.grad.is_sparse and p.shape[0] > 1:
-                rows = p.grad.detach().reshape(p.shape[0], -1)[:256]
+            grad = training.grads.get(position)
+            if training.step == 2 and grad is not None and p.shape[0] > 1:
+                rows = grad.detach().reshape(p.shape[0], -1)[:256]
                 values["alike_gradient"] = float((rows - rows[0]).abs().max() <= 1e-9 * rows.abs().max() + 1e-30)
             kind_ = "embedding" if self._is_embedding(p) else "weight"
             self._tell(training, "layer", self._called(p), values, {"kind": kind_})
@@ -727,7 +743,7 @@ class Watch:
         kept = len(training.leftover) if training.step > 1 and backs else 0
         name = self._called(training.leftover[0][0]) if kept else ""
         self._tell(training, "loop", "step", {
-            "kept": float(kept), "emptied": float(training.emptied), "backwards": float(len(backs)),
+            "kept": float(kept), "emptied": float(training.emptied), "backwards": float(sum(not b.inside for b in backs)),
             "divided": float(all(b.divided for b in backs)),
         }, {"parameter": name, "place": backs[-1].place if backs else ""})  # fmt: skip
 
@@ -760,8 +776,9 @@ class Watch:
         ]  # fmt: skip
         stale = [p for p in without if owners and id(p) not in owners and unheld]
         idle = [p for p in without if id(p) in owners and id(owners[id(p)]) not in self.outer.ran]
+        here = training.pending[-1].place if training.pending else ""
         rivals = sum(1 for t in self.trainings if t is not training and t.step and t.ids.isdisjoint(training.ids)
-                     and abs(t.backwards - training.backwards) < max(8, training.backwards // 2))  # fmt: skip
+                     and t.last_place != here and abs(t.backwards - training.backwards) < max(8, training.backwards // 2))  # fmt: skip
         self._tell(training, "structure", "parameters", {
             "unheld": float(len(unheld)), "unheld_numel": float(sum(p.numel() for p in unheld)),
             "without": float(len(without)), "stale": float(len(stale)), "idle": float(len(idle)),
@@ -775,7 +792,7 @@ class Watch:
         if training.step == 0 and training.backwards > 2 and not training.by_hand:
             self._tell(training, "discarded", "never stepped",
                        {"times": float(training.backwards), "steps": 0.0, "all_steps": float(self.steps)},
-                       {"place": training.pending[-1].place if training.pending else ""})  # fmt: skip
+                       {"place": training.pending[-1].place if training.pending else "", "made": training.place})  # fmt: skip
         if max(training.windows, default=1) > 1:
             self._tell_windows(training)
         self._tell_yardstick(training)
@@ -962,8 +979,10 @@ class Watch:
         self.roots[id(module)] = root
         if len(self.roots) > 512:
             self.roots = {key: r for key, r in self.roots.items() if r.module() is not None}
+        root.bare = True
         for name, p in inner.named_parameters():
             self.names.setdefault(id(p), name)
+            root.bare = False
         return root
 
     def _name(self, graph: Graph) -> None:
@@ -974,6 +993,14 @@ class Watch:
                 continue
             for name, p in module.named_parameters():
                 self.names[id(p)] = name
+        frame = places.outer(sys._getframe(1))
+        for _ in range(3):
+            if frame is None:
+                break
+            for name, value in [*frame.f_locals.items(), *(frame.f_globals.items() if frame.f_back is None else ())]:
+                if isinstance(value, Tensor) and value.is_leaf:
+                    self.names.setdefault(id(value), name)
+            frame = places.outer(frame.f_back)
         for p in graph.parameters:
             self.names.setdefault(id(p), f"parameter {list(p.shape)}")
 

@@ -30,6 +30,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "input": (data.inputs_not_finite, data.inputs_not_normalized, data.inputs_degenerate),
     "tokens": (data.empty_sequences, data.padding_dominates),
     "labels": (data.labels_single_class, data.class_imbalance, data.data_not_shuffled),
+    "tags": (data.rare_tags,),
     "targets": (data.targets_not_shuffled,),
     "population": (data.duplicate_samples,),
     "overlap": (data.train_validation_leakage,),
@@ -60,7 +61,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
 _POOR = ("loss-not-decreasing", "underfitting", "training-too-short", "beaten-by-baseline", "learning-rate-too-low")
 _BROKEN = ("loss-not-finite", "gradient-not-finite", "activation-not-finite")
 _WILD = (*_BROKEN, "learning-rate-too-high", "exploding-gradients", "warmup-missing", "loss-spike", "dead-units", "saturated-units",
-         "loss-scale-collapse")  # fmt: skip
+         "loss-scale-collapse", "weights-not-changing")  # fmt: skip
 EXPLAINS: dict[str, tuple[str, ...]] = {
     "inputs-not-finite": (*_WILD, *_POOR, "initial-loss-off", "inputs-not-normalized"),
     "targets-all-ignored": (*_WILD, *_POOR),
@@ -78,7 +79,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
                                          "labels-unrelated-to-inputs", "overfitting"),
     "parameters-not-in-optimizer": (*_POOR, "dead-units", "vanishing-gradients"),
     "parameters-without-gradient": (*_POOR, "weights-not-changing"),
-    "weights-not-changing": (*_POOR, "vanishing-gradients", "parameters-without-gradient", "labels-unrelated-to-inputs",
+    "weights-not-changing": (*_POOR, "vanishing-gradients", "labels-unrelated-to-inputs",
                              "learning-rate-decayed-too-early"),
     "accumulation-miscounted": ("learning-rate-too-high", "exploding-gradients", "warmup-missing", "loss-spike", "learning-rate-too-low"),
     "softmax-before-cross-entropy": (*_POOR, "vanishing-gradients", "dead-units"),
@@ -97,7 +98,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "batch-statistics-unreliable": (*_POOR, "loss-spike"),
     "labels-unrelated-to-inputs": ("loss-not-decreasing", "overfitting", "underfitting", "beaten-by-baseline", "training-too-short"),
     "labels-single-class": ("class-imbalance", "initial-loss-off"),
-    "data-not-shuffled": ("labels-single-class", "loss-spike", *_POOR, "overfitting", "learning-rate-too-high", "class-imbalance"),
+    "data-not-shuffled": ("labels-single-class", "initial-loss-off", "loss-spike", *_POOR, "overfitting", "learning-rate-too-high", "class-imbalance"),
     "duplicate-samples": ("train-validation-leakage", "overfitting"),
     "learning-rate-decayed-too-early": (*_POOR,),
     "learning-rate-too-low": ("loss-not-decreasing", "underfitting", "training-too-short", "beaten-by-baseline"),

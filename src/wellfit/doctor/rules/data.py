@@ -102,7 +102,22 @@ def class_imbalance(h: History) -> Iterator[Finding]:
             return
 
 
+def rare_tags(h: History) -> Iterator[Finding]:
+    for v in h.all("tags"):
+        x = v.values
+        if not x["final"] or x["samples"] < 200:
+            continue
+        if x["constant"] == x["tags"]:
+            yield find("labels-single-class", 1, f"Each of the {x['tags']:.0f} labels has the same value in all {x['samples']:.0f} samples.",
+                       {"samples": x["samples"], "labels": x["tags"]}, confidence=0.95)  # fmt: skip
+        elif x["rarest"] < 0.012 and not x["weighted"] and x["tags"] <= 50:
+            yield find("class-imbalance", 1, f"Label {x['rarest_tag']:.0f} is given to {x['rarest']:.2%} of the samples, and the loss has no weights.",
+                       {"share": x["rarest"], "label": x["rarest_tag"], "threshold": 0.012}, confidence=0.8)  # fmt: skip
+
+
 def data_not_shuffled(h: History) -> Iterator[Finding]:
+    if h.adversarial():
+        return
     for v in h.all("labels"):
         x = v.values
         if x["present"] >= 2 and x["batches"] >= 6 and x["batch"] >= 4 and x["purity"] > 0.9 and x["largest"] < 0.75:
@@ -117,7 +132,7 @@ def data_not_shuffled(h: History) -> Iterator[Finding]:
 def targets_not_shuffled(h: History) -> Iterator[Finding]:
     for v in h.all("targets"):
         x = v.values
-        if x["batches"] >= 8 and x["variance"] > 0 and x["within"] < 0.3 * x["variance"]:
+        if x["batches"] >= 8 and x["different_means"] > 4 and not h.adversarial() and x["variance"] > 0 and x["within"] < 0.3 * x["variance"]:
             yield find(
                 "data-not-shuffled", 1,
                 f"Targets vary much less within a batch (variance {x['within']:.3g}) than over all batches ({x['variance']:.3g}): samples come sorted, by "

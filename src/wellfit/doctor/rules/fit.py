@@ -63,7 +63,7 @@ def training_too_short(h: History) -> Iterator[Finding]:
 def validation_missing(h: History) -> Iterator[Finding]:
     started = h.started
     recorded = started is not None and started.valid_samples > 0
-    if h.step >= 40 and not h.names("evaluation") and not h.evaluations and not recorded and not h.adversarial():
+    if h.step >= 40 and not h.names("evaluation") and not h.evaluations and not h.evaluated_elsewhere and not recorded:
         yield find("validation-missing", h.step, f"In {h.step} steps nothing was evaluated on data that was not trained on.",
                    {"steps": float(h.step)}, confidence=0.8)  # fmt: skip
 

@@ -116,7 +116,8 @@ def initial_loss_off(h: History) -> Iterator[Finding]:
         if v.words["function"] == "mse_loss" and x.get("target_size", 0) >= 8:
             variance = x["target_std"] ** 2
             far = x["target_mean"] ** 2 > 15 * variance or x.get("given_std", 0) ** 2 > 15 * variance
-            if variance > 1e-10 and loss > 25 * variance and far:
+            unscaled = loss > 3 * variance and max(abs(x["target_mean"]), x["target_std"]) > 20
+            if variance > 1e-10 and (loss > 25 * variance and far or unscaled):
                 yield find(
                     "initial-loss-off", 1,
                     f"The first squared error is {loss:.3g}, and guessing the mean of the targets would give {variance:.3g}. The targets lie "

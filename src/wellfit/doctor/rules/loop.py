@@ -72,10 +72,12 @@ def windows_carried_over(h: History) -> Iterator[Finding]:
 
 def never_stepped(h: History) -> Iterator[Finding]:
     for v in h.all("discarded"):
-        if v.values["steps"] == 0 and v.values["times"] >= 3 and not v.values.get("all_steps", 0) and not h.step:
+        others, times = v.values["all_steps"] > 0, v.values["times"]
+        cleared = v.name != "never stepped"
+        if v.values["steps"] == 0 and not h.step and times >= (8 if others else 3) and (cleared or not others):
             yield find(
                 "weights-not-changing", 1,
-                f"Gradients were computed {v.values['times']:.0f} times and `optimizer.step()` was never called.",
+                f"Gradients were computed {times:.0f} times for the optimizer made at {v.words.get('made', '?')}, and its `step()` was never called.",
                 {"backward_passes": v.values["times"], "steps": 0.0}, place=v.words.get("place", ""),
             )  # fmt: skip
             return
@@ -158,7 +160,7 @@ def evaluation_in_train_mode(h: History) -> Iterator[Finding]:
     for name in h.names("evaluation"):
         spans = h.all("evaluation", name)
         v = spans[-1]
-        if v.values["mixing"] < 0.5 or not v.values["trained"] or v.values["feeds"] or v.values["trained_on"] >= v.values["calls"]:
+        if v.values["mixing"] < 0.5 or not v.values["trained"] or (v.values["feeds"] and h.adversarial()) or v.values["trained_on"] >= v.values["calls"]:
             continue
         if v.values["calls"] >= 3 and v.values["repeated"] >= 0.6 * (v.values["calls"] - 1):
             continue  # the same input again and again: MC dropout

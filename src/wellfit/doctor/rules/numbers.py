@@ -43,22 +43,26 @@ def _spoiled(h: History, v: Vitals, step: int, where: str, evidence: dict[str, f
 
 
 def loss_spike(h: History) -> Iterator[Finding]:
-    points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)][-160:]
-    if len(points) < 40:
+    points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)][-400:]
+    if len(points) < 40 or h.adversarial():
         return
     values = [x for _, x in points]
-    for i in range(max(30, len(points) - 64), len(points) - 3):
-        before = values[max(0, i - 96) : i]
-        mean, spread = statistics.fmean(before), statistics.pstdev(before)
-        top = max(before)
-        if values[i] > mean + 6 * spread and values[i] > 3 * max(top, 0) and values[i] > 0 and max(values[i + 2 : i + 4]) < 0.7 * values[i]:
-            yield find(
-                "loss-spike", points[i][0],
-                f"The loss of step {points[i][0]} was {values[i]:.3g}, {values[i] / max(mean, 1e-12):.0f} times the mean of the {len(before)} steps "
-                "before, and came back afterwards: one batch is far outside the others.",
-                {"loss": values[i], "mean": mean, "std": spread, "largest_before": top}, confidence=0.85,
-            )  # fmt: skip
-            return
+    hits = []
+    for i in range(8, len(values) - 3):
+        around = sorted(values[max(0, i - 20) : i + 21])
+        usual, middle = around[int(0.8 * len(around))], around[len(around) // 2]
+        scatter = statistics.median(abs(x - middle) for x in around)
+        alone = max(values[i - 1], values[i + 1], values[i + 2]) < 0.35 * values[i]
+        if values[i] > 6 * usual > 0 and values[i] > middle + 12 * scatter and alone:
+            hits.append((i, values[i] / usual))
+    if hits and len(hits) <= 0.12 * len(values) and (len(hits) >= 2 or hits[0][1] > 9):
+        i, times = hits[0]
+        yield find(
+            "loss-spike", points[i][0],
+            f"The loss of step {points[i][0]} was {values[i]:.3g}, {times:.0f} times what four of five steps around it stay below, and came back at once"
+            + (f"; {len(hits)} steps did that." if len(hits) > 1 else ".") + " A sample or batch is far outside the others.",
+            {"loss": values[i], "times": times, "spikes": float(len(hits)), "threshold": 6.0}, confidence=0.85,
+        )  # fmt: skip
 
 
 def _looks(h: History) -> dict[int, list[Vitals]]:

@@ -23,7 +23,10 @@ def _smooth(values: list[float], count: int) -> float:
 
 
 def learning_rate_too_high(h: History) -> Iterator[Finding]:
-    if h.adversarial() or len(h.losses) < 4:
+    if len(h.losses) < 4:
+        return
+    if h.adversarial():
+        yield from _violent(h)
         return
     points = h.losses.points()
     finite = [(s, x) for s, x in points if math.isfinite(x)]
@@ -68,6 +71,17 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _violent(h: History) -> Iterator[Finding]:
+    """In a game no loss need fall; updates as large as the weights themselves are too large all the same."""
+    later = [r for s, r in _ratios(h) if s > 3]
+    if len(later) >= 3 and statistics.median(later) > 0.25:
+        size = statistics.median(later)
+        yield find(
+            "learning-rate-too-high", 1, f"Each update changes the weights by {size:.0%} of their length (10 % is a lot).",
+            {"update_to_weight": size, "threshold": 0.25}, confidence=0.8,
+        )  # fmt: skip
+
+
 def learning_rate_too_low(h: History) -> Iterator[Finding]:
     ratios = _ratios(h)
     if h.step < 20 or len(ratios) < 3 or h.adversarial():
@@ -80,9 +94,9 @@ def learning_rate_too_low(h: History) -> Iterator[Finding]:
         known = math.log(x["classes"]) if x.get("classes", 0) >= 2 else x["target_std"] ** 2
         if x["mean_loss"] < 0.6 * known:
             return  # it knew something before: fine-tuning
-    rates = [r for r in h.rates.values()]
-    if not rates or path <= 0 or typical == 0:
+    if path <= 0 or typical == 0:
         return
+    rates = h.rates.values() or [math.nan]
     if path < 0.06 and -0.05 < fell < 0.3:
         yield find(
             "learning-rate-too-low", 1,
