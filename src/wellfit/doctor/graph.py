@@ -43,7 +43,7 @@ BOUNDED = ("Sigmoid", "Tanh", "Softmax", "SafeSoftmax", "Relu", "Softplus", "Har
 
 def kind(node: Any) -> str:
     """`AddmmBackward0` -> `Addmm`, `torch::autograd::AccumulateGrad` -> `AccumulateGrad`."""
-    name = node.name().rsplit("::", 1)[-1]
+    name = node.name().rsplit("::", 1)[-1].removesuffix("_copy")
     return name.rstrip("0123456789").removesuffix("Backward")
 
 

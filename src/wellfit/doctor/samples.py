@@ -17,7 +17,7 @@ from wellfit.doctor.measure import Fingerprints
 
 ENOUGH = 40_000  # samples that are fingerprinted
 BATCHES = 3000
-ROWS, COLUMNS = 2500, 256  # of the table that the classical yardstick reads
+ROWS, COLUMNS = 2500, 512  # of the table that the classical yardstick reads
 CLASSES = 200
 
 
@@ -35,7 +35,7 @@ class Samples:
         self.replacement = False  # the loader draws with replacement
         self.inner_repeats = 0  # of samples within one batch
         self.width = 0
-        self.whole = False
+        self.whole = self.flat = False
         self.held_out: dict[str, set[int]] = {}
         self.held_out_seen: Counter[str] = Counter()
         self.classes: Counter[int] = Counter()
@@ -43,6 +43,7 @@ class Samples:
         self.purity: list[float] = []
         self.within: list[float] = []
         self.means: list[float] = []
+        self.follows: list[float] = []
         self.weighted = False
         self.function = ""
         self.rows: list[Tensor] = []
@@ -114,6 +115,7 @@ class Samples:
         elif flat.is_floating_point():
             self.means.append(float(flat.double().mean()))
             self.within.append(float(flat.double().var(unbiased=False)))
+            self.follows.append(_follows(flat.double()) if count >= 8 else 0.0)
 
     def _tags(self, flat: Tensor, count: int) -> None:
         positive = (flat > 0.5).sum(dim=0).double().cpu()
@@ -128,6 +130,7 @@ class Samples:
         one = target.detach().reshape(count, -1)
         if one.shape[1] > 1 and not self.tagged:
             return
+        self.flat = inputs.ndim == 2 and inputs.shape[1] <= COLUMNS
         self.rows.append(table(inputs))
         self.targets.append(one[:, 0].clone().to("cpu"))  # of several tags, the first stands for all
         self.keys += self.fingerprints.of(inputs)
@@ -167,7 +170,7 @@ class Samples:
             means = torch.tensor(self.means, dtype=torch.float64)
             within, between = sum(self.within) / len(self.within), float(means.var(unbiased=False))
             emit(None, "targets", self.function, {"within": within, "between": between, "batches": float(len(means)),
-                 "different_means": float(len(set(self.means))), "variance": within + between, "final": float(final)})  # fmt: skip
+                 "follows": sum(self.follows) / len(self.follows), "different_means": float(len(set(self.means))), "variance": within + between, "final": float(final)})  # fmt: skip
         if final:
             self._overlap(emit)
 
@@ -202,13 +205,20 @@ class Samples:
         return x, y, self.of_classes or (2 if self.tagged else 0)
 
 
+def _follows(values: Tensor) -> float:
+    """The correlation of each number with the one before it."""
+    centered = values - values.mean()
+    total = float(centered.square().sum())
+    return float((centered[1:] * centered[:-1]).sum()) / total if total > 0 else 0.0
+
+
 def first_use(inputs: Tensor) -> bool:
     """Whether a table can be made of these inputs."""
     return inputs.ndim >= 2 and not inputs.is_complex()
 
 
 def table(inputs: Tensor) -> Tensor:
-    """Each sample as a row of at most 256 numbers: values as they are, or the counts of token ids."""
+    """Each sample as a row of at most 512 numbers: values as they are, or the counts of token ids."""
     flat = inputs.detach().reshape(len(inputs), -1).cpu()
     if flat.is_floating_point():
         step = (flat.shape[1] - 1) // COLUMNS + 1

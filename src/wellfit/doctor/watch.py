@@ -101,6 +101,8 @@ class Span:
     right: float = 0.0
     judged: int = 0
     errors: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
     last: Any = None
     heard: dict[str, tuple[float, int]] = field(default_factory=dict)
 
@@ -192,7 +194,7 @@ class Watch:
         self.checks = Checks()
         self.passes: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # iterator -> steps at its start
         self.waited = self.gap = 0.0
-        self.steps = self.slept = 0
+        self.steps = self.slept = self.steps_scaled = 0
         self.dead = False  # a loss that was not finite was looked into
         self.hand: Training | None = None
         self.outer = Calls(self)
@@ -313,7 +315,10 @@ class Watch:
     def scaled(self, scale: float, skipped: bool) -> None:
         self.scaler = True
         training = self.trainings[-1] if self.trainings else None
+        skipped = self.steps == self.steps_scaled
+        self.steps_scaled = self.steps
         self._tell(training, "scaler", "scaler", {"scale": scale, "skipped": float(skipped)})
+        self.doctor.examine(training.name if training is not None else "")
 
     @_safely
     def entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -434,6 +439,8 @@ class Watch:
         if back.graph is not None:
             self._by_hand(back)
             back.graph = None
+        elif self.hand is not None:
+            self.hand.pending, self.hand.before = [back], []
 
     @_safely
     def stepping(self, optimizer: Optimizer) -> None:
@@ -526,6 +533,8 @@ class Watch:
         for tensor in call.inputs[:3]:
             if tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
                 self._emit(None, "tokens", call.root.name, measure_tokens(tensor, self._padding(call.root)), {"place": place})
+        if call.inputs:
+            self.checks.peeking(call.inputs[0], self.target, call.root.name, self._emit)
         if step in (0, 1, 2, 4) and self.checks.wanted and call.root.module() is not None:
             self.checks.independence(
                 call.root.module(), call.root.name, call.args, call.kwargs, self.target, self._emit, place
@@ -559,9 +568,6 @@ class Watch:
         for layer in graph.layers[:LAYERS]:
             if layer.first and isinstance(layer.inputs, Tensor) and layer.inputs.numel():
                 tell("input", layer.name or layer.op, measure.inputs(layer.inputs), {"operation": layer.op, "place": place})
-                last = next((loss for loss in graph.losses if loss.function in ("mse_loss", "huber_loss", "smooth_l1_loss")), None)
-                if last is not None:
-                    self.checks.peeking(layer.inputs, saved(last.node, "target"), layer.name, tell)
             if layer.fed_by is not None and layer.name and layer.name not in names:
                 names.add(layer.name)
                 a, b = layer.fed_by, layer
@@ -587,17 +593,17 @@ class Watch:
                 (p, pointer, version) for p, pointer, version in training.leftover
                 if (g := p.grad) is not None and g.data_ptr() == pointer and g._version == version
             ]  # fmt: skip
-        if training.gained and training.pending:
+        if training.gained and training.pending and not self.in_step:
             if all((g := p.grad) is None or (g._version != version and not bool(g.any())) for p, _, version in training.gained):
                 place = training.pending[-1].place
                 training.cleared_in_vain[place] += 1
-                if training.cleared_in_vain[place] in (2, 3, 8):
+                if training.cleared_in_vain[place] in (2, 3, 8) and not (self.scaler and not training.step):
                     self._tell(training, "discarded", place, {"times": float(training.cleared_in_vain[place]),
                                "steps": float(training.step), "all_steps": float(self.steps)}, {"place": place, "made": training.place})  # fmt: skip
                 if training.step:
                     training.pending = []
             training.gained = []
-        elif not training.step and not training.by_hand and training.backwards in (32, 256):
+        elif not training.step and not training.by_hand and not self.scaler and training.backwards in (32, 256):
             self._tell(training, "discarded", "never stepped", {"times": float(training.backwards), "steps": 0.0, "all_steps": float(self.steps)}, {"made": training.place})
 
     def _begin(self, training: Training) -> None:
@@ -628,7 +634,9 @@ class Watch:
                            {"where": name, "why": self.since[-1].facts[-1].words.get("unstable", "") if self.since and self.since[-1].facts else "",
                             "batch": self._batch()})  # fmt: skip
                 break
-        training.emptied = int(bool(training.gained) and not training.by_hand and all(norm == 0 for norm in found))
+        training.emptied = int(bool(training.gained) and not training.by_hand and all(
+            (g := p.grad) is None or (g._version != version and not bool(g.any())) for p, _, version in training.gained
+        ))  # fmt: skip
 
     def _end(self, training: Training) -> None:
         """The weights have changed."""
@@ -789,7 +797,7 @@ class Watch:
             "stale": _list([self._called(p) for p in stale]), "place": training.place})  # fmt: skip
 
     def _finish(self, training: Training) -> None:
-        if training.step == 0 and training.backwards > 2 and not training.by_hand:
+        if training.step == 0 and training.backwards > 2 and not training.by_hand and not self.scaler:
             self._tell(training, "discarded", "never stepped",
                        {"times": float(training.backwards), "steps": 0.0, "all_steps": float(self.steps)},
                        {"place": training.pending[-1].place if training.pending else "", "made": training.place})  # fmt: skip
@@ -814,10 +822,14 @@ class Watch:
         if classes:
             held = [x["accuracy"] for x in scores if "accuracy" in x]
         else:
-            held = [1 - x["squared_error"] / max(told["spread"], 1e-12) for x in scores if "squared_error" in x]
+            held = [1 - x["squared_error"] / max(x["target_variance"], 1e-12) for x in scores if "squared_error" in x]
         if held:
             told["held_out"] = max(held)
-        told["tabular"] = float(inputs.shape[1] <= 64 and not self.samples.whole)
+        if self.samples.tagged and self.samples.tags is not None:
+            shares = (self.samples.tags / self.samples.tagged).clamp(1e-9, 1 - 1e-9)
+            told["spread"] = float(-(shares * shares.log() + (1 - shares) * (1 - shares).log()).mean())
+            told["learned"] = 1 - sum(losses) / len(losses) / told["spread"]
+        told["tabular"] = float(self.samples.flat and not self.samples.whole)
         self._tell(training, "yardstick", "classical model", told)
 
     # ---- loops without an optimizer
@@ -839,15 +851,13 @@ class Watch:
         self._begin(self.hand)
 
     def _hand_step(self, training: Training) -> None:
-        if any(not torch.equal(old, training.parameters[i].detach()) for i, old in training.before[:8]):
+        if not training.before or any(not torch.equal(old, training.parameters[i].detach()) for i, old in training.before[:8]):
             place = training.pending[-1].place
             self._end(training)
             training.pending = []
             training.place = place
         else:
             training.leftover = []
-        if not self.looking:  # only the graph shows which leaves are updated, so each step is looked at, lightly
-            self.look(True)
 
     # ---- evaluation
 
@@ -907,6 +917,8 @@ class Watch:
         elif function == "mse_loss" and given.shape == target.shape:
             span.errors += float((given.detach() - target).square().sum())
             span.judged += target.numel()
+            span.total += float(target.sum())
+            span.squares += float(target.square().sum())
 
     def _end_spans(self) -> None:
         for span in self.spans.values():
@@ -923,6 +935,7 @@ class Watch:
                     values["accuracy"] = span.right / span.judged
                 if span.judged and span.errors:
                     values["squared_error"] = span.errors / span.judged
+                    values["target_variance"] = max(0.0, span.squares / span.judged - (span.total / span.judged) ** 2)
             parts = _classes([s for s in span.root.switches]) if span.root is not None else ""
             self._tell(training, "evaluation", span.place, values, {"place": span.place, "parts": parts})
             if span.calls and span.trained_on == span.calls:
@@ -1155,6 +1168,11 @@ def _loss(loss: Any) -> tuple[dict[str, float], dict[str, str]]:
                 if bool(ok.all()):
                     picked = given[used].gather(1, rows[:, None])
                     values["mean_loss"] = -float(picked.double().mean())
+                    counts = torch.bincount(rows).double()
+                    shares = counts[counts > 0] / counts.sum()
+                    values["target_entropy"] = float(-(shares * shares.log()).sum())
+    if loss.function == "binary_cross_entropy_with_logits" and isinstance(given, Tensor) and isinstance(target, Tensor):
+        values["mean_loss"] = float((torch.nn.functional.softplus(given.double()) - given.double() * target.double()).mean())
     if isinstance(target, Tensor):
         values |= {f"target_{k}": v for k, v in measure.spread(target.float()).items()}
         values["target_size"] = float(target.numel())

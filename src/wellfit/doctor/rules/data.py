@@ -58,6 +58,15 @@ def inputs_degenerate(h: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def tokens_degenerate(h: History) -> Iterator[Finding]:
+    for name in h.names("tokens"):
+        seen = h.all("tokens", name)
+        if len(seen) >= 3 and all(v.values["empty"] == v.values["samples"] for v in seen):
+            yield find("inputs-degenerate", max(1, seen[0].step), f"All token ids that {name} reads are one and the same, in {len(seen)} batches.",
+                       {"batches": float(len(seen))}, confidence=0.9, place=seen[0].words["place"])  # fmt: skip
+            return
+
+
 def targets_all_ignored(h: History) -> Iterator[Finding]:
     for v in h.all("loss"):
         if v.values.get("ignored", 0) >= 1.0:
@@ -132,24 +141,37 @@ def data_not_shuffled(h: History) -> Iterator[Finding]:
 def targets_not_shuffled(h: History) -> Iterator[Finding]:
     for v in h.all("targets"):
         x = v.values
-        if x["batches"] >= 8 and x["different_means"] > 4 and not h.adversarial() and x["variance"] > 0 and x["within"] < 0.3 * x["variance"]:
+        if x["batches"] < 8 or x["different_means"] <= 4 or h.adversarial() or x["variance"] <= 0:
+            continue
+        narrow, ordered = x["within"] < 0.3 * x["variance"], x["follows"] > 0.6
+        if narrow or ordered:
+            how = (
+                f"Targets vary much less within a batch (variance {x['within']:.3g}) than over all batches ({x['variance']:.3g})" if narrow
+                else f"Within a batch each target resembles the one before it (correlation {x['follows']:.2f})"
+            )  # fmt: skip
             yield find(
-                "data-not-shuffled", 1,
-                f"Targets vary much less within a batch (variance {x['within']:.3g}) than over all batches ({x['variance']:.3g}): samples come sorted, by "
-                "target or by time.",
-                {"within": x["within"], "variance": x["variance"], "threshold": 0.3}, confidence=0.8,
+                "data-not-shuffled", 1, f"{how}: samples come sorted, by target or by time.",
+                {"within": x["within"], "variance": x["variance"], "correlation": x["follows"], "threshold": 0.6}, confidence=0.8,
             )  # fmt: skip
             return
 
 
 def duplicate_samples(h: History) -> Iterator[Finding]:
+    for v in h.all("stored"):
+        share = 1 - v.values["distinct"] / v.values["samples"]
+        if share > (0.5 if v.values["whole"] else 0.1):
+            yield find(
+                "duplicate-samples", 1, f"Of the {v.values['samples']:.0f} samples that {v.name} keeps only {v.values['distinct']:.0f} are different.",
+                {"samples": v.values["samples"], "distinct": v.values["distinct"], "threshold": 0.1}, confidence=0.95,
+            )  # fmt: skip
+            return
     v = h.latest("population")
-    if v is None or v.values["replacement"] or v.values["width"] < (24 if v.values["whole"] else 6):
+    if v is None or v.values["replacement"] or v.values["width"] < (8 if v.values["whole"] else 6):
         return
     x = v.values
     if x["pass_seen"]:
         share = 1 - x["pass_distinct"] / x["pass_seen"]
-        if share > (0.3 if x["whole"] else 0.1) and x["pass_seen"] - x["pass_distinct"] >= 10:
+        if share > (0.5 if x["whole"] else 0.1) and x["pass_seen"] - x["pass_distinct"] >= 10:
             yield find(
                 "duplicate-samples", 1,
                 f"In the first pass over the data {x['pass_seen']:.0f} samples were used, and only {x['pass_distinct']:.0f} of them are different.",
@@ -189,7 +211,10 @@ def train_validation_leakage(h: History) -> Iterator[Finding]:
 
 
 def empty_sequences(h: History) -> Iterator[Finding]:
-    for v in h.all("tokens"):
+    seen = h.all("tokens")
+    if all(v.values["empty"] == v.values["samples"] for v in seen):
+        return  # not some of them, but all: `inputs_degenerate`
+    for v in seen:
         x = v.values
         if x["empty"] > 0 and (x["known"] or x["kinds"] >= 3):
             yield find(
@@ -200,7 +225,7 @@ def empty_sequences(h: History) -> Iterator[Finding]:
 
 
 def padding_dominates(h: History) -> Iterator[Finding]:
-    seen = [v.values for v in h.all("tokens") if v.values["known"] or v.values["kinds"] >= 3]
+    seen = [v.values for v in h.all("tokens") if (v.values["known"] or v.values["kinds"] >= 3) and v.values["empty"] < v.values["samples"]]
     if len(seen) >= 3 and sum(x["padding"] for x in seen) / len(seen) > 0.6:
         share = sum(x["padding"] for x in seen) / len(seen)
         yield find("padding-dominates", 1, f"{share:.0%} of the token positions of {len(seen)} batches are padding.",
@@ -227,7 +252,7 @@ def labels_unrelated_to_inputs(h: History) -> Iterator[Finding]:
     if x["score"] > x["chance"] + margin:
         return
     held = x.get("held_out", math.nan)
-    guessing = held <= x["chance"] + max(0.06, margin) if not math.isnan(held) else x["learned"] < 0.15
+    guessing = held <= x["chance"] + max(0.1, margin) if not math.isnan(held) else x["learned"] < 0.15
     if guessing:
         yield find(
             "labels-unrelated-to-inputs", 1,

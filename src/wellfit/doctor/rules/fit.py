@@ -60,6 +60,11 @@ def training_too_short(h: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _still_falling(h: History) -> bool:
+    """Whether time alone may mend it."""
+    return any(True for _ in training_too_short(h))
+
+
 def validation_missing(h: History) -> Iterator[Finding]:
     started = h.started
     recorded = started is not None and started.valid_samples > 0
@@ -70,7 +75,7 @@ def validation_missing(h: History) -> Iterator[Finding]:
 
 def underfitting(h: History) -> Iterator[Finding]:
     v = h.latest("yardstick")
-    if v is None:
+    if v is None or _still_falling(h):
         return
     x = v.values
     reach = (x["score"] - x["chance"]) / max(1e-9, 1 - x["chance"])
@@ -85,7 +90,7 @@ def underfitting(h: History) -> Iterator[Finding]:
 
 def beaten_by_baseline(h: History) -> Iterator[Finding]:
     v = h.latest("yardstick")
-    if v is None or "held_out" not in v.values or not v.values["tabular"]:
+    if v is None or "held_out" not in v.values or not v.values["tabular"] or _still_falling(h):
         return
     x = v.values
     if x["score"] - x["held_out"] > max(0.04, 3 * x["error"]) and x["learned"] >= 0.3:

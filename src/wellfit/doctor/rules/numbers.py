@@ -100,7 +100,7 @@ def exploding_through_layers(h: History) -> Iterator[Finding]:
         return
     step, layers = next(iter(looks.items()))
     weights = [v for v in layers if v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-6 and math.isfinite(v.values["grad_norm"])]
-    if step > 2 or len(weights) < 3:
+    if step > 1 or len(weights) < 3 or h.adversarial():
         return
     first, last = weights[0], weights[-1]
     total = math.sqrt(sum(v.values["grad_norm"] ** 2 for v in weights))
@@ -113,13 +113,32 @@ def exploding_through_layers(h: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def signals_explode(h: History) -> Iterator[Finding]:
+    early = [v for v in h.all("activation") if v.step <= 2]
+    inputs = [v.values["std"] for v in h.all("input") if v.step <= 2 and not v.values["whole"] and math.isfinite(v.values["std"])]
+    gains = [v.values["gain"] for v in h.all("layer") if "gain" in v.values and v.words["kind"] == "weight"]
+    if not early or not gains or max(inputs, default=1.0) > 50 or statistics.median(gains) > 5:
+        return
+    widest = max(early, key=lambda v: v.values["std"])
+    if widest.values["std"] > 1e3:
+        gradient = next((v.values["gradient"] for v in h.all("update", "all")), math.nan)
+        yield find(
+            "exploding-gradients", 1,
+            f"Signals grow through the model to a spread of {widest.values['std']:.3g} ({widest.name}), and the gradient with them: its norm is {gradient:.3g} in the "
+            "first step.",
+            {"spread": widest.values["std"], "norm": gradient, "threshold": 1e3}, confidence=0.85,
+        )  # fmt: skip
+
+
 def exploding_over_steps(h: History) -> Iterator[Finding]:
     points = h.norms.points()
-    if len(points) < 5:
+    if len(points) < 5 or h.adversarial():
         return
     early = statistics.median([n for _, n in points[:5]])
     hit = next(((s, n) for s, n in points[3:] if n > 100 * max(early, 1e-3) and n > 50), None)
-    if hit is None or h.fell() > 0.3 or not _losses_went_up(h):
+    first = [v.values["ratio"] for v in h.all("layer") if v.step <= 3 and v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-3]
+    large = bool(first) and statistics.median(first) > 0.05  # then the learning rate is what made them grow
+    if hit is None or large or h.fell() > 0.3 or not _losses_went_up(h):
         return
     yield find(
         "exploding-gradients", hit[0],
@@ -148,7 +167,7 @@ def vanishing_through_time(h: History) -> Iterator[Finding]:
 
 def exploding_through_time(h: History) -> Iterator[Finding]:
     for v in h.all("through-time"):
-        if v.values["first"] > 1e3 * v.values["last"] > 0:
+        if v.values["first"] > 1e3 * v.values["last"] > 0 and v.values["first"] > 100:
             yield find(
                 "exploding-gradients", v.step,
                 f"Over {v.values['steps']:.0f} time steps the gradient grows from {v.values['last']:.1e} to {v.values['first']:.1e}.",

@@ -53,8 +53,8 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
     window = max(4, len(values) // 8)
     if len(values) < 24:
         return
-    last, best = statistics.fmean(values[-window:]), min(
-        statistics.fmean(values[i : i + window]) for i in range(0, len(values) - window + 1, window)
+    last, best = statistics.median(values[-window:]), min(
+        statistics.median(values[i : i + window]) for i in range(0, len(values) - window + 1, window)
     )
     if start > 0 and last > 0.9 * start and (typical > 0.1 or early > 0.3):
         yield find(
@@ -175,6 +175,17 @@ def loss_not_decreasing(h: History) -> Iterator[Finding]:
     first, last = statistics.fmean(values[:window]), statistics.fmean(values[-window:])
     best = min(statistics.fmean(values[i : i + window]) for i in range(0, len(values) - window + 1, max(1, window // 2)))
     noise = statistics.pstdev(values[-window:]) / math.sqrt(window)
+    late = [v.values for v in h.all("loss") if v.step > 0.7 * h.step and "target_entropy" in v.values]
+    frequencies = bool(late) and statistics.fmean(x["mean_loss"] / max(x["target_entropy"], 1e-9) for x in late) > 0.98
+    if frequencies and len(late) >= 2 and late[0]["classes"] > 2:
+        yield find(
+            "loss-not-decreasing", 1,
+            f"After {h.step} steps the loss, {last:.4g}, is what knowing nothing but the frequencies of the targets gives "
+            f"({statistics.fmean(x['target_entropy'] for x in late):.4g}): the inputs are not used. Ruled out: missing gradients, weights that stand still, "
+            "a wrong loss for the head. To decide: train on one batch alone; if that works, the targets do not follow from the inputs.",
+            {"loss": last, "of_frequencies": statistics.fmean(x["target_entropy"] for x in late), "steps": float(h.step)}, confidence=0.6,
+        )  # fmt: skip
+        return
     if last < 0.97 * values[0] or best < 0.96 * first or last < first - 4 * noise and last < 0.985 * first:
         return
     known = [v.values for v in h.all("loss") if v.step <= 1 and "mean_loss" in v.values]
