@@ -54,6 +54,9 @@ def not_finite(
     if broken is not None:
         return {"what": "weights", "where": called(broken), "why": "it was not finite any more before this step"}
     named = first_module(model, inputs) if model is not None else ""
+    for loss in graph.losses:
+        if loss.difference is not None and not named and not bool(torch.isfinite(loss.difference).all()):
+            return {"what": "inputs", "where": "the targets", "why": "what the output is compared with is NaN or infinite"}
     why = graph.made_by()
     if named:
         return {"what": "activation", "where": named, "why": why}

@@ -112,8 +112,18 @@ class Checks:
 
                 second = _first(twin(*_mapped(args, swap_second), **_mapped(kwargs, swap_second)))
                 if second is not None and float((second[:, 2:] - out[:, 2:]).abs().max()) <= 1e-4 * scale:
-                    mixing = False
+                    mixing = self._unordered(twin, args, kwargs, batch, out, scale)
         emit(None, "independence", name, {"mixing": float(mixing), "moved": moved / scale, "samples": float(batch)}, {"place": place})
+
+    @staticmethod
+    def _unordered(twin: nn.Module, args: Any, kwargs: Any, batch: int, out: Tensor, scale: float) -> bool:
+        """Whether turning the first dimension round only turns the outputs round: then it is no time, but samples that mix."""
+
+        def turn(t: Tensor) -> Tensor:
+            return t.flip(0) if t.ndim and len(t) == batch else t
+
+        turned = _first(twin(*_mapped(args, turn), **_mapped(kwargs, turn)))
+        return turned is not None and float((turned.flip(0) - out).abs().max()) <= 1e-4 * scale
 
     def _ahead(self, twin: nn.Module, name: str, args: Any, kwargs: Any, given: list[Tensor], target: Tensor | None,
                emit: Callable[..., None], place: str) -> None:  # fmt: skip

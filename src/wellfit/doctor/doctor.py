@@ -69,7 +69,8 @@ class Doctor:
         """Whether a loss is far from the ones before, so that the next steps deserve a look."""
         level = self._level.get(of)
         if not math.isfinite(loss):
-            return True
+            self._odd[of] = self._odd.get(of, 0) + 1
+            return self._odd[of] < 24
         self._level[of] = loss if level is None else 0.9 * level + 0.1 * loss
         if level is not None and abs(loss) > 3 * abs(level) + 1e-3 and self._odd.get(of, 0) < 24:
             self._odd[of] = self._odd.get(of, 0) + 1

@@ -79,6 +79,14 @@ class Loss:
     sign: int  # -1 where it is maximised
     scaled: bool  # divided or multiplied by a constant on the way to what `backward` was called on
     head: Any  # the operation that made its input, reshapes passed over
+    difference: Tensor | None = None  # of a hand-written squared error: output minus target
+    given: Tensor | None = None  # its output and target, where they could be told apart
+    target: Tensor | None = None
+
+    def told(self, name: str) -> Any:
+        """What the loss was given ("self"), or its "target"."""
+        own = self.given if name == "self" else self.target
+        return own if own is not None else saved(self.node, name)
 
 
 @dataclass
@@ -101,6 +109,7 @@ class Graph:
 
     loss: Tensor
     names: Mapping[int, str]
+    outputs: list[Tensor] = field(default_factory=list)  # what the program's modules gave
     nodes: list[Any] = field(default_factory=list)  # from the loss to the data
     truncated: bool = False
     parameters: list[Tensor] = field(default_factory=list)
@@ -151,6 +160,9 @@ class Graph:
             if op in ("LogSoftmax", "LogSigmoid") and sign[node]:
                 self.likelihoods.append(sign[node])
                 continue
+            if op in ("Pow", "Abs"):
+                self._by_hand(node, sign[node], scaled[node])
+                continue
             if op not in PASSING:
                 continue
             factor, constant = 1.0, False
@@ -171,6 +183,30 @@ class Graph:
         else:
             self.divided = all(loss.scaled for loss in self.losses)
             self.negated = all(loss.sign < 0 for loss in self.losses)
+
+    def _by_hand(self, node: Any, sign: int, scaled: bool) -> None:
+        """A squared or absolute difference between something that is learned and something that is not."""
+        difference = node.next_functions[0][0]
+        if difference is None or kind(difference) != "Sub" or (kind(node) == "Pow" and saved(node, "exponent") != 2):
+            return
+        operands = [below for below, _ in difference.next_functions]
+        if len(operands) != 2 or sum(below is not None for below in operands) != 1:
+            return
+        first = operands[0] is not None
+        predicted = operands[0] if first else operands[1]
+        gap = saved(node, "self")
+        if not isinstance(gap, Tensor):
+            return
+        gap = gap if first else -gap
+        head = through(predicted)
+        loss = Loss(node, "mse_loss" if kind(node) == "Pow" else "l1_loss", sign, scaled, head, gap)
+        made = saved(head, "result") if head is not None and kind(head) in BOUNDED else None
+        if made is None:
+            made = next((t for t in self.outputs if t.grad_fn is not None and through(t.grad_fn) is head), None)
+        if isinstance(made, Tensor) and made.numel() == gap.numel():
+            loss.given = made.detach().reshape(gap.shape)
+            loss.target = loss.given - gap
+        self.losses.append(loss)
 
     def _find_layers(self) -> None:
         made: dict[Any, Layer] = {}

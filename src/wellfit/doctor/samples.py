@@ -36,11 +36,12 @@ class Samples:
         self.inner_repeats = 0  # of samples within one batch
         self.width = 0
         self.whole = self.flat = False
-        self.held_out: dict[str, set[int]] = {}
+        self.held_out: dict[str, list[set[int]]] = {}  # place -> the samples of each call
         self.held_out_seen: Counter[str] = Counter()
         self.classes: Counter[int] = Counter()
         self.of_classes = 0
         self.purity: list[float] = []
+        self.step_labels: list[Tensor] = []
         self.within: list[float] = []
         self.means: list[float] = []
         self.follows: list[float] = []
@@ -52,6 +53,14 @@ class Samples:
         self.keys: list[int] = []
         self.tags: Tensor | None = None  # how often each of several labels at once is given
         self.tagged = 0
+
+    def step(self) -> None:
+        """Gradients are taken: the labels of all losses behind them belong together."""
+        if self.step_labels:
+            values, times = torch.cat(self.step_labels).unique(return_counts=True)
+            self.classes.update(dict(zip(values.tolist(), times.tolist(), strict=True)))
+            self.purity.append(float(times.max()) / float(times.sum()))
+            self.step_labels = []
 
     def batch(self, inputs: list[Tensor], target: Tensor | None) -> None:
         """A batch that is trained on, and its targets where they are known."""
@@ -88,7 +97,7 @@ class Samples:
         if not first.ndim or self.held_out_seen[place] > ENOUGH // 2 or len(self.held_out) > 8 or first.device.type == "meta":
             return
         marks = self.fingerprints.of(first)
-        self.held_out.setdefault(place, set()).update(marks)
+        self.held_out.setdefault(place, []).append(set(marks))
         self.held_out_seen[place] += len(marks)
 
     def labels(self, function: str, given: Tensor, target: Tensor, weighted: bool) -> None:
@@ -109,9 +118,7 @@ class Samples:
         if of_classes and (not flat.is_floating_point() or bool((flat == flat.round()).all())):
             self.of_classes = given.shape[1] if not binary and given.ndim > 1 else 2
             if self.of_classes <= CLASSES:
-                values, times = flat.long().unique(return_counts=True)
-                self.classes.update(dict(zip(values.tolist(), times.tolist(), strict=True)))
-                self.purity.append(float(times.max()) / count)
+                self.step_labels.append(flat.long())
         elif flat.is_floating_point():
             self.means.append(float(flat.double().mean()))
             self.within.append(float(flat.double().var(unbiased=False)))
@@ -180,13 +187,18 @@ class Samples:
 
     def _overlap(self, emit: Callable[..., None]) -> None:
         trained = set(self.counts)
-        for place, marks in self.held_out.items():
-            if len(marks) < 8 or not trained:
+        for place, calls in self.held_out.items():
+            calls = [marks for marks in calls if marks]
+            if sum(map(len, calls)) < 8 or not trained:
                 continue
-            common = len(marks & trained)
+            shares = [len(marks & trained) / len(marks) for marks in calls]
+            whole = [marks for marks, share in zip(calls, shares, strict=True) if share > 0.98]
+            known = set().union(*whole) if whole else set()
             emit(None, "overlap", place, {
-                "share": common / len(marks), "samples": float(len(marks)), "common": float(common),
-                "covers": common / len(trained), "width": float(self.width), "whole": float(self.whole),
+                "calls": float(len(calls)), "clean": sum(s < 0.02 for s in shares) / len(calls), "whole": len(whole) / len(calls),
+                "partly": sum(0.02 <= s <= 0.98 for s in shares) / len(calls), "share": sum(shares) / len(shares),
+                "covers": len(known & trained) / len(trained), "samples": float(len(set().union(*calls))), "width": float(self.width),
+                "whole_numbers": float(self.whole),
             }, {"place": place})  # fmt: skip
 
     def gathered_table(self) -> tuple[Any, Any, int] | None:

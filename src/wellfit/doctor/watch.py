@@ -66,6 +66,7 @@ class Call:
     mixing: bool  # dropout or batch norm in training mode
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    made: list[Tensor] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)  # what made each output
     learned: bool = False  # a backward pass went through it
     fed: bool = False  # with what another root made
@@ -124,6 +125,7 @@ class Training:
         self.grad_norms: list[float] = []
         self.grads: dict[int, Tensor] = {}  # by position, of a step that is looked at
         self.last_place = ""
+        self.reached: set[int] = set()
         self.without: Counter[int] = Counter()  # positions of parameters without a gradient
         self.leftover: list[tuple[Tensor, int, int]] = []
         self.gained: list[tuple[Tensor, int, int]] = []
@@ -133,6 +135,7 @@ class Training:
         self.scheduler: Any = None
         self.clipped: deque[float] = deque(maxlen=256)
         self.stepped_at = 0.0
+        self.stepped_total = 0  # steps of all trainings at its last one
 
     def rate(self) -> float:
         """The learning rate of the first group."""
@@ -356,6 +359,7 @@ class Watch:
             return
         call = self.calls[-1]
         made = measure.tensors(output)
+        call.made = [tensor for tensor in made[:8] if tensor.grad_fn is not None]
         call.outputs = [tensor.grad_fn for tensor in made[:8] if tensor.grad_fn is not None]
         if made and made[0].numel() and made[0].device.type != "meta":
             self.recent.append((made[0].data_ptr(), call.root))
@@ -467,7 +471,10 @@ class Watch:
         """Which calls the loss came from; on looked-at steps, what its graph tells."""
         graph = None
         if self.looking:
-            graph = back.graph = Graph(loss, self.names)
+            graph = back.graph = Graph(loss, self.names, [t for call in self.calls for t in call.made])
+            for own in graph.losses:
+                if own.target is not None:
+                    self.target = own.target
             back.reached = graph.parameters
             known = graph.parent
             for call in self.calls:
@@ -485,6 +492,7 @@ class Watch:
         else:
             for call in self.calls:
                 call.learned = call.key in call.root.training_keys
+        self.samples.step()
         learned = [call for call in self.calls if call.learned]
         rest = [call for call in self.calls if not call.learned]
         if learned:
@@ -495,6 +503,8 @@ class Watch:
         self.calls = []
         if self.spans:
             self._end_spans()
+        for call in learned:
+            call.made = []
         if learned:
             call = next((c for c in learned if c.inputs and not c.fed and not c.inputs[0].requires_grad), learned[-1])
             self.training_call = call
@@ -533,6 +543,9 @@ class Watch:
         for tensor in call.inputs[:3]:
             if tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
                 self._emit(None, "tokens", call.root.name, measure_tokens(tensor, self._padding(call.root)), {"place": place})
+        if call.inputs and graph is not None and call.inputs[0].is_floating_point() and call.inputs[0].numel():
+            if not any(f.first and isinstance(f.inputs, Tensor) and f.inputs.is_floating_point() for f in graph.layers):
+                self._emit(None, "input", call.root.name, measure.inputs(call.inputs[0]), {"operation": "model", "place": place})
         if call.inputs:
             self.checks.peeking(call.inputs[0], self.target, call.root.name, self._emit)
         if step in (0, 1, 2, 4) and self.checks.wanted and call.root.module() is not None:
@@ -550,6 +563,10 @@ class Watch:
         """The facts of one loss, to be told with the step they belong to."""
         facts, place = back.facts, back.place
         back.divided = graph.divided or self.scaler
+        if len(graph.losses) == 1 and isinstance(back.value, float):
+            mean = _loss(graph.losses[0])[0].get("mean_loss", math.nan)
+            if abs(back.value - mean) <= 1e-4 * abs(mean):
+                back.divided = self.scaler
 
         def tell(about: str, name: str, values: dict[str, float], words: dict[str, str] | None = None) -> None:
             facts.append(Vitals(0, about, name, values, words or {}))
@@ -593,7 +610,7 @@ class Watch:
                 (p, pointer, version) for p, pointer, version in training.leftover
                 if (g := p.grad) is not None and g.data_ptr() == pointer and g._version == version
             ]  # fmt: skip
-        if training.gained and training.pending and not self.in_step:
+        if training.gained and training.pending and not self.in_step and self.steps - training.stepped_total <= 8:
             if all((g := p.grad) is None or (g._version != version and not bool(g.any())) for p, _, version in training.gained):
                 place = training.pending[-1].place
                 training.cleared_in_vain[place] += 1
@@ -643,6 +660,7 @@ class Watch:
         now = time.perf_counter()
         training.step += 1
         self.steps += 1
+        training.stepped_total = self.steps
         backs = [b for b in training.pending[-64:]]
         last = backs[-1].place if backs else ""
         mine = [b for b in backs if b.place == last]
@@ -665,7 +683,7 @@ class Watch:
         training.pending = []
         self.since = []
         training.before, training.grad_norms, training.grads, training.last_place = [], [], {}, last
-        odd = math.isnan(loss) or self.doctor.odd(training.name, loss)
+        odd = self.doctor.odd(training.name, loss)
         if training.step <= DENSE or odd:
             training.next_look = training.step + 1
         elif training.step >= training.next_look:
@@ -773,6 +791,8 @@ class Watch:
                     if p is not None:
                         owners[id(p)] = part
         reached = [p for back in self.since for p in back.reached]
+        training.reached.update(id(p) for back in training.pending[-8:] for p in back.reached)
+        ever = training.reached if training.cleared_in_vain or training.emptied or not self.since else set()
         unheld = []
         for p in reached:
             owner = owners.get(id(p))
@@ -780,9 +800,10 @@ class Watch:
                 unheld.append(p)
         without = [
             p for position, p in enumerate(training.parameters)
-            if p.requires_grad and p.grad is None and training.without[position] >= 2
+            if p.requires_grad and p.grad is None and training.without[position] >= 2 and id(p) not in ever
         ]  # fmt: skip
-        stale = [p for p in without if owners and id(p) not in owners and unheld]
+        shapes = {p.shape for _, module in roots for p in module.parameters()}
+        stale = [p for p in without if owners and id(p) not in owners and (unheld or (p.ndim > 1 and p.shape in shapes))]
         idle = [p for p in without if id(p) in owners and id(owners[id(p)]) not in self.outer.ran]
         here = training.pending[-1].place if training.pending else ""
         rivals = sum(1 for t in self.trainings if t is not training and t.step and t.ids.isdisjoint(training.ids)
@@ -1139,7 +1160,7 @@ def _loss(loss: Any) -> tuple[dict[str, float], dict[str, str]]:
     node, head = loss.node, loss.head
     values: dict[str, float] = {"sign": float(loss.sign), "scaled": float(loss.scaled)}
     words = {"function": loss.function, "head": kind(head) if head is not None else ""}
-    given, target = saved(node, "self"), saved(node, "target")
+    given, target = loss.told("self"), loss.told("target")
     if head is not None and dropped(head):
         words["head"] = "Dropout"
     inner = head

@@ -51,7 +51,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "schedule": (rate.cosine_past_its_end,),
     "memory": (resources.memory_growing,),
     "yardstick": (data.labels_unrelated_to_inputs, fit.underfitting, fit.beaten_by_baseline),
-    "step": (rate.learning_rate_too_high, numbers.exploding_over_steps, numbers.loss_spike, resources.input_pipeline_slow),
+    "step": (rate.learning_rate_too_high, head.falls_without_bound, numbers.exploding_over_steps, numbers.loss_spike, resources.input_pipeline_slow),
     "end": (
         rate.learning_rate_too_low, rate.learning_rate_decayed_too_early, rate.warmup_missing, fit.overfitting,
         fit.training_too_short, fit.validation_missing, rate.loss_not_decreasing, resources.accelerator_idle,
@@ -78,7 +78,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "gradients-not-cleared": (*_WILD, *_POOR, "overfitting", "vanishing-gradients", "memory-growing"),
     "optimizer-holds-stale-parameters": (*_POOR, "parameters-not-in-optimizer", "parameters-without-gradient", "weights-not-changing",
                                          "labels-unrelated-to-inputs", "overfitting"),
-    "parameters-not-in-optimizer": (*_POOR, "dead-units", "vanishing-gradients"),
+    "parameters-not-in-optimizer": (*_POOR, "samples-mixed-in-batch", "weights-not-changing", "parameters-without-gradient",  "dead-units", "vanishing-gradients"),
     "parameters-without-gradient": (*_POOR, "weights-not-changing"),
     "weights-not-changing": (*_POOR, "vanishing-gradients", "labels-unrelated-to-inputs",
                              "learning-rate-decayed-too-early"),

@@ -80,7 +80,7 @@ def _mismatch(v: Vitals) -> str:
             return "`binary_cross_entropy_with_logits` is given the output of a softmax."
         if head in ("Relu", "Tanh") and function.endswith("logits"):
             return f"`binary_cross_entropy_with_logits` expects unbounded outputs and is given those of a {head.lower()}."
-    if function in ("mse_loss", "smooth_l1_loss", "huber_loss") and head in RANGES:
+    if function in ("mse_loss", "smooth_l1_loss", "huber_loss", "l1_loss") and head in RANGES:
         low, high = RANGES[head]
         spread = max(x.get("target_std", 0.0), 1e-12)
         if x.get("head_std", 1.0) == 0 and head in SOFT and abs(x.get("head_mean", 0) - 1) < 1e-6:
@@ -139,14 +139,29 @@ def loss_negated(h: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def falls_without_bound(h: History) -> Iterator[Finding]:
+    values = h.losses.values()
+    if len(values) < 20 or h.adversarial():
+        return
+    first, last = values[0], values[-1]
+    half = values[len(values) // 2]
+    negated = [v for v in h.all("root", "loss") if v.words["operation"] == "Neg"]
+    if negated and first < 0 and last < -100 * max(abs(first), 1.0) and last < half < first:
+        yield find(
+            "loss-increasing", negated[0].step,
+            f"What is minimised is the negative of something, and it falls without bound, from {first:.3g} to {last:.3g}: the loss itself grows.",
+            {"first": first, "last": last}, confidence=0.8, place=negated[0].words["place"],
+        )  # fmt: skip
+
+
 def loss_increasing(h: History) -> Iterator[Finding]:
     updates = h.all("update", "all")
-    early = updates[:6]
+    early = [u for u in updates if u.step <= 8][:6]
     along = [u.values["along_gradient"] for u in early]
     maximized = [v for v in h.all("optimizer") if v.values.get("maximize")]
     known = list(_losses(h))
     losses = h.losses.values()
-    if len(early) < 2 or h.adversarial() or min(along) < 0.3 or (maximized and not known):
+    if len(early) < 2 or early[0].step > 4 or h.adversarial() or not all(a >= 0.3 for a in along) or (maximized and not known):
         return
     if not losses or min(losses) <= 0 or (len(losses) >= 3 and losses[-1] < losses[0]):
         return

@@ -1,5 +1,6 @@
 """The loop: what is done in which order. These are observed, not guessed, and known after two steps."""
 
+import math
 from collections.abc import Iterator
 
 from wellfit.doctor.finding import Finding, find
@@ -85,7 +86,7 @@ def never_stepped(h: History) -> Iterator[Finding]:
 
 def weights_not_changing(h: History) -> Iterator[Finding]:
     updates = h.all("update", "all")
-    if len(updates) < 2 or any(u.values["moved"] > 0 for u in updates) or updates[0].step > 4:
+    if len(updates) < 2 or any(u.values["moved"] > 0 or not math.isfinite(u.values["length"]) for u in updates) or updates[0].step > 4:
         return
     first = updates[0]
     if first.values["rate"] == 0:
@@ -102,21 +103,22 @@ def weights_not_changing(h: History) -> Iterator[Finding]:
 
 def stale_parameters(h: History) -> Iterator[Finding]:
     v = h.latest("structure", "parameters")
-    if v is None or v.values["by_hand"] or not v.values["unheld"]:
+    if v is None or v.values["by_hand"]:
         return
-    stale = v.values["stale"] or (v.values["without"] if v.values["without"] == v.values["held"] else 0)
+    stale = v.values["stale"]
     if stale:
         yield find(
             "optimizer-holds-stale-parameters", v.step,
-            f"The optimizer (made at {v.words['place']}) holds {stale:.0f} parameters that no model uses, while the model that runs "
-            f"trains on {v.words['unheld']}, which no optimizer holds: model or layer were made anew after the optimizer.",
+            f"The optimizer (made at {v.words['place']}) holds {stale:.0f} parameters that no model uses any more ({v.words['stale']})"
+            + (f", while {v.words['unheld']} of the model that runs are held by none" if v.words["unheld"] else "")
+            + ": model or layer were made anew after the optimizer.",
             {"stale": stale, "not_held": v.values["unheld"]}, place=v.words["place"],
         )  # fmt: skip
 
 
 def parameters_not_in_optimizer(h: History) -> Iterator[Finding]:
     found = [v for v in h.all("structure", "parameters") if v.values["unheld"] and not v.values["by_hand"] and not v.values["stale"]]
-    if len(found) >= 2 and found[-1].values["without"] < found[-1].values["held"]:
+    if len(found) >= 2:
         v = found[0]
         yield find(
             "parameters-not-in-optimizer", v.step,
@@ -130,8 +132,6 @@ def parameters_without_gradient(h: History) -> Iterator[Finding]:
     v = h.latest("structure", "parameters")
     if v is None or not v.values["without"] or v.values["stale"] or v.values["by_hand"]:
         return
-    if v.values["without"] == v.values["held"] and v.values["unheld"]:
-        return  # a stale optimizer
     unused = v.values["idle"] == v.values["without"]
     if unused and v.step < 5 and not h.ended:
         return  # experts and layers that are not drawn at every step

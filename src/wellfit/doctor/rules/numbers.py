@@ -44,7 +44,9 @@ def _spoiled(h: History, v: Vitals, step: int, where: str, evidence: dict[str, f
 
 def loss_spike(h: History) -> Iterator[Finding]:
     points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)][-400:]
-    if len(points) < 40 or h.adversarial():
+    population = h.latest("population")
+    few = population is not None and population.values["seen"] < 4 * population.values["batches"]  # of single samples some are always far out
+    if len(points) < 40 or h.adversarial() or few:
         return
     values = [x for _, x in points]
     hits = []
@@ -79,7 +81,7 @@ def vanishing_gradients(h: History) -> Iterator[Finding]:
         weights = [v for v in layers if v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-6 and math.isfinite(v.values["grad_norm"])]
         if len(weights) < 3:
             continue
-        first = max(weights[:2], key=lambda v: v.values["grad_norm"])
+        first = max(weights[: max(2, len(weights) // 4)], key=lambda v: v.values["grad_norm"] / v.values["weight_norm"])
         last = max(weights[-2:], key=lambda v: v.values["grad_norm"])
         a, b = first.values["grad_norm"] / first.values["weight_norm"], last.values["grad_norm"] / last.values["weight_norm"]
         hits.append((step, first, last, a, b) if a < 1e-3 * b and first.values["grad_norm"] < 1e-4 and b > 1e-5 else None)

@@ -31,8 +31,10 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
     points = h.losses.points()
     finite = [(s, x) for s, x in points if math.isfinite(x)]
     ratios = _ratios(h)
-    if len(finite) < 3 or not ratios:
+    if not finite or not ratios:
         return
+    if any(v.name == "LBFGS" for v in h.all("optimizer")):
+        ratios = [(s, min(r, 0.05)) for s, r in ratios]  # its line search takes steps of any size
     values = [x for _, x in finite]
     start = min(values[: max(1, min(3, len(values) // 3))])
     early = max((r for s, r in ratios if s <= 6), default=ratios[0][1])
@@ -43,6 +45,13 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
     away = [s for s, x in finite if x > 4 * abs(start) + 1e-9]
     recent = values[-3:]
     broken = any(not math.isfinite(x) for _, x in points[-2:])
+    if broken and early > 0.3 and len(finite) < 12:
+        yield find(
+            "learning-rate-too-high", 1,
+            f"The first updates changed the weights by {early:.0%} of their length{rates}, and after {len(finite)} steps the loss was not finite any more.",
+            evidence, confidence=0.85,
+        )  # fmt: skip
+        return
     if start > 0 and away and early > 0.003 and (min(recent) > 2 * start or (broken and max(values[-4:]) > 4 * start)):
         growth = f"from {start:.3g} to {max(values[-8:]):.3g}"
         yield find(
@@ -145,9 +154,11 @@ def cosine_past_its_end(h: History) -> Iterator[Finding]:
 def warmup_missing(h: History) -> Iterator[Finding]:
     points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)]
     rates = dict(h.rates.points())
-    if len(points) < 30 or h.adversarial():
+    population = h.latest("population")
+    few = population is not None and population.values["seen"] < 4 * population.values["batches"]
+    if len(points) < 30 or h.adversarial() or few:
         return
-    first = points[0][1]
+    first = max(points[0][1], statistics.median(x for _, x in points[:3]))
     reach = max(20, min(64, h.step // 6))
     early = [(s, x) for s, x in points[1:] if s <= reach]
     if first <= 0 or len(early) < 6:
@@ -175,7 +186,7 @@ def loss_not_decreasing(h: History) -> Iterator[Finding]:
     first, last = statistics.fmean(values[:window]), statistics.fmean(values[-window:])
     best = min(statistics.fmean(values[i : i + window]) for i in range(0, len(values) - window + 1, max(1, window // 2)))
     noise = statistics.pstdev(values[-window:]) / math.sqrt(window)
-    late = [v.values for v in h.all("loss") if v.step > 0.7 * h.step and "target_entropy" in v.values]
+    late = [v.values for v in h.all("loss") if v.step > 0.7 * h.step and v.values.get("target_entropy", 0) > 0.1]
     frequencies = bool(late) and statistics.fmean(x["mean_loss"] / max(x["target_entropy"], 1e-9) for x in late) > 0.98
     if frequencies and len(late) >= 2 and late[0]["classes"] > 2:
         yield find(

@@ -18,7 +18,7 @@ def memory_growing(h: History) -> Iterator[Finding]:
     total, span = late[-1][1] - late[0][1], late[-1][0] - late[0][0]
     half = len(late) // 2
     first, second = late[half][1] - late[0][1], late[-1][1] - late[half][1]
-    if len(steps) >= 5 and grew >= 0.8 * len(steps) and total > 12e6 and first > 0.2 * total and second > 0.2 * total:
+    if len(steps) >= 5 and grew >= 0.8 * len(steps) and total > 24e6 and first > 0.25 * total and second > 0.25 * total:
         yield find(
             "memory-growing", int(late[0][0]),
             f"The process's memory grew by {total / 1e6:.0f} MB in {span:.0f} steps ({total / span / 1e3:.0f} kB a step), and goes on growing.",
