@@ -106,7 +106,10 @@ def cases(half: str | None = None, only: str = "") -> Iterator[Case]:
         if half not in (None, folder):
             continue
         for path in sorted((HERE / folder).glob("*.yaml")):
-            told, text = yaml.safe_load(path.read_text(encoding="utf-8")), path.with_suffix(".py").read_text(encoding="utf-8")
+            told, text = (
+                yaml.safe_load(path.read_text(encoding="utf-8")),
+                path.with_suffix(".py").read_text(encoding="utf-8"),
+            )
             for kind in ("healthy", "faulty"):
                 for one in told.get(kind) or []:
                     case = Case(
@@ -137,7 +140,9 @@ def examined(case: Case, folder: Path) -> Outcome:
     if child == 0:
         _child(program, report, log)
     status = _wait(child)
-    told = json.loads(report.read_text()) if report.exists() else {"findings": [], "failures": ["killed"], "told_at": {}}
+    told = (
+        json.loads(report.read_text()) if report.exists() else {"findings": [], "failures": ["killed"], "told_at": {}}
+    )
     tail = log.read_text(errors="replace")[-600:] if log.exists() else ""
     return Outcome(
         case.label, case.half, case.finding, case.also, case.onset, told["findings"], told.get("failures", []), status,
@@ -267,7 +272,10 @@ def main() -> None:
             good = outcome.right_first if outcome.finding else not outcome.alarms
             mark = "ok " if good else "~  " if outcome.finding and outcome.detected else "XX "
             if chosen.say or not good or outcome.failures:
-                print(f"{mark}{outcome.label} [{outcome.finding or 'healthy'}] -> {outcome.ids()} {outcome.failures or ''} {outcome.seconds:.1f} s", flush=True)
+                print(
+                    f"{mark}{outcome.label} [{outcome.finding or 'healthy'}] -> {outcome.ids()} {outcome.failures or ''} {outcome.seconds:.1f} s",
+                    flush=True,
+                )
             if chosen.say:
                 print("    " + outcome.tail.replace("\n", "\n    "))
     print(score(outcomes))

@@ -10,7 +10,7 @@ used.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "WellfitError", "__version__", "fit", "fit_recipe", "open", "resume"]
+__all__ = ["Recipe", "Run", "WellfitError", "__version__", "fit", "fit_recipe", "open", "resume", "watch"]
 
 _HOMES = {
     "Recipe": "wellfit.recipe",
@@ -20,10 +20,12 @@ _HOMES = {
     "fit_recipe": "wellfit.api",
     "open": "wellfit.api",
     "resume": "wellfit.api",
+    "watch": "wellfit.doctor.beside",
 }
 
 if TYPE_CHECKING:
     from wellfit.api import fit, fit_recipe, open, resume
+    from wellfit.doctor.beside import watch
     from wellfit.errors import WellfitError
     from wellfit.recipe import Recipe
     from wellfit.run import Run

@@ -16,6 +16,9 @@ from typing import Any
 from torch import nn
 
 from wellfit import distributed, report
+from wellfit.doctor import words
+from wellfit.doctor.doctor import Doctor
+from wellfit.doctor.probe import Probe
 from wellfit.environment import device as device_for
 from wellfit.environment import environment
 from wellfit.errors import RunError
@@ -146,6 +149,7 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool) -> Run:
     )  # fmt: skip
     try:
         _restore(job, record)
+        doctor = _attended(job, record)
         record.emit(_started(job))
         for text in job.notes:
             record.note(text)
@@ -161,9 +165,25 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool) -> Run:
     finally:
         record.close()
     if distributed.rank() == 0:
+        if doctor is not None:
+            run.keep_findings(finding.as_dict() for finding in doctor.findings())
         report.write(run.folder, recipe, run.events(), run.environment, run.task)
     run.model = job.model
     return run
+
+
+def _attended(job: Job, record: Record) -> Doctor | None:
+    """The doctor at the run's bedside, if the recipe wants one: it hears every event, and its probe looks at some steps."""
+    if not job.recipe.training.doctor or not record.first:
+        return None
+    doctor = Doctor()
+    for event in record.run.events():
+        doctor.see(event)
+    doctor.on_finding = lambda finding: record.note(words.short(finding))
+    if not job.recipe.hardware.compile:  # a compiled step has no graph to look at
+        record.probe = Probe(job.model, job.optimizer, job.standing.step)
+    record.observers.insert(0, doctor.see)
+    return doctor
 
 
 def _restore(job: Job, record: Record) -> None:

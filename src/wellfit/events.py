@@ -92,7 +92,9 @@ class Vitals:
     """What the probe measured or saw of one thing: the numbers that the doctor's rules read."""
 
     step: int  # optimizer steps taken when it was measured; 0 before the first
-    about: str  # what kind of thing: "layer", "activation", "loss", "batch", "loop", ... (`doctor/history.py` lists them)
+    about: (
+        str  # what kind of thing: "layer", "activation", "loss", "batch", "loop", ... (`doctor/history.py` lists them)
+    )
     name: str  # which one of them
     values: Mapping[str, float] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)  # names and places, never numbers to be parsed
@@ -111,7 +113,9 @@ class Ended:
 
 
 Event = Started | Stepped | Paced | Evaluated | Saved | Noted | Vitals | Ended
-KINDS: dict[str, type] = {kind.__name__: kind for kind in (Started, Stepped, Paced, Evaluated, Saved, Noted, Vitals, Ended)}
+KINDS: dict[str, type] = {
+    kind.__name__: kind for kind in (Started, Stepped, Paced, Evaluated, Saved, Noted, Vitals, Ended)
+}
 
 _ENCODER = json.JSONEncoder(allow_nan=False, default=dict)
 _TYPES = {kind: {f.name: f.type for f in fields(kind)} for kind in KINDS.values()}

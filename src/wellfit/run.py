@@ -1,7 +1,7 @@
 """The run folder: everything a run was decided by and everything that happened in it.
 
     runs/2026-11-22-1015-digits-convnet/
-      recipe.yaml  environment.json  task.json  events.jsonl  checkpoints/  report.html
+      recipe.yaml  environment.json  task.json  events.jsonl  findings.jsonl  checkpoints/  report.html
 
 It can be copied, mailed and deleted; nothing in it is ever executed. This file reads and writes the folder and knows
 nothing of training.
@@ -24,11 +24,12 @@ from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Saved, Started, Stepped, Vitals, decode, encode
 from wellfit.recipe import Recipe, nearest
 
-RECIPE, ENVIRONMENT, TASK, EVENTS, CHECKPOINTS = (
+RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, CHECKPOINTS = (
     "recipe.yaml",
     "environment.json",
     "task.json",
     "events.jsonl",
+    "findings.jsonl",
     "checkpoints",
 )
 
@@ -129,6 +130,27 @@ class Run:
             told.pop(key, None)
             told[key] = event
         return list(told.values())
+
+    def findings(self) -> list[dict[str, Any]]:
+        """What the doctor found, causes first: `id`, `severity`, `onset_step`, `confidence`, `says`, `evidence`, `remedies`."""
+        try:
+            lines = (self.folder / FINDINGS).read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            return []
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                body = json.loads(line)
+                if isinstance(body, dict) and "id" in body and "severity" in body:
+                    found.append(body)
+        return found
+
+    def keep_findings(self, findings: Iterable[dict[str, Any]]) -> None:
+        """Writes what was found, in place of what stood there; it appears whole or not at all."""
+        part = self.folder / f".{FINDINGS}.part"
+        with contextlib.suppress(OSError):
+            part.write_text("".join(json.dumps(f, ensure_ascii=False) + "\n" for f in findings), encoding="utf-8")
+            part.replace(self.folder / FINDINGS)
 
     def metrics(self) -> dict[str, list[float | None]]:
         """The run as a table: one list per column, all equally long, one row per optimizer step (step 0 first if scored).

@@ -381,6 +381,11 @@ class Training(Part):
     seed: int = setting(
         0, "Seed of weights, data order, augmentation and dropout.", "Any number does, if it is kept.", ge=0, lt=2**32
     )
+    doctor: bool = setting(
+        True,
+        "Watch the training and say what is wrong with it. Changes no bit of it.",
+        "A fault that is named at its onset costs minutes; one that is not costs the run.",
+    )
     deterministic: bool = setting(
         True,
         "Only deterministic kernels.",

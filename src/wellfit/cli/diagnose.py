@@ -26,10 +26,11 @@ def diagnosed(program: str, arguments: Sequence[str], module: bool, file: Path |
 
     doctor = Doctor(found)
     _write(file, doctor)
-    if not module and (Path(program) / RECIPE).is_file():
-        status = _reread(Path(program), doctor)
-    else:
-        status = _watched(program, arguments, module, doctor)
+    status = (
+        _reread(Path(program), doctor)
+        if not module and (Path(program) / RECIPE).is_file()
+        else _watched(program, arguments, module, doctor)
+    )
     findings = doctor.findings()
     _write(file, doctor)
     for failure in doctor.failures:
@@ -45,7 +46,10 @@ def _watched(program: str, arguments: Sequence[str], module: bool, doctor: Docto
     if error is not None:
         traceback.print_exception(error.with_traceback(script.own(error)))
     if not doctor.histories or not any(history.step for history in doctor.histories.values()):
-        print("wellfit: no training step was seen: no optimizer stepped, and no weights were updated after `backward`.", file=sys.stderr)
+        print(
+            "wellfit: no training step was seen: no optimizer stepped, and no weights were updated after `backward`.",
+            file=sys.stderr,
+        )
     return status
 
 
@@ -55,7 +59,10 @@ def _reread(folder: Path, doctor: Doctor) -> int:
         doctor.see(event)
     doctor.end()
     if run.torn:
-        print(f"wellfit: {run.torn} line(s) of {folder}/events.jsonl could not be read and were passed over.", file=sys.stderr)
+        print(
+            f"wellfit: {run.torn} line(s) of {folder}/events.jsonl could not be read and were passed over.",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -44,19 +44,37 @@ def not_finite(
             continue
         if isinstance(own, Tensor) and own.is_floating_point() and not bool(torch.isfinite(own).all()):
             return {"what": "inputs", "where": "the targets", "why": "they hold NaN or infinity"}
-        if isinstance(own, Tensor) and isinstance(ignored, int) and not own.is_floating_point() and bool((own == ignored).all()):
+        if (
+            isinstance(own, Tensor)
+            and isinstance(ignored, int)
+            and not own.is_floating_point()
+            and bool((own == ignored).all())
+        ):
             return {"what": "ignored", "where": "the targets", "why": f"every one of them is {ignored}"}
     for layer in graph.layers:
         given = layer.inputs
-        if layer.first and isinstance(given, Tensor) and given.is_floating_point() and not bool(torch.isfinite(given).all()):
-            return {"what": "inputs", "where": f"what {layer.name or layer.op} reads", "why": "it holds NaN or infinity"}
+        if (
+            layer.first
+            and isinstance(given, Tensor)
+            and given.is_floating_point()
+            and not bool(torch.isfinite(given).all())
+        ):
+            return {
+                "what": "inputs",
+                "where": f"what {layer.name or layer.op} reads",
+                "why": "it holds NaN or infinity",
+            }
     broken = next((p for p in parameters if not bool(torch.isfinite(p.detach()).all())), None)
     if broken is not None:
         return {"what": "weights", "where": called(broken), "why": "it was not finite any more before this step"}
     named = first_module(model, inputs) if model is not None else ""
     for loss in graph.losses:
         if loss.difference is not None and not named and not bool(torch.isfinite(loss.difference).all()):
-            return {"what": "inputs", "where": "the targets", "why": "what the output is compared with is NaN or infinite"}
+            return {
+                "what": "inputs",
+                "where": "the targets",
+                "why": "what the output is compared with is NaN or infinite",
+            }
     why = graph.made_by()
     if named:
         return {"what": "activation", "where": named, "why": why}
@@ -74,11 +92,10 @@ def first_module(model: nn.Module, inputs: Sequence[Tensor]) -> str:
         return ""
     names = {id(module): name for name, module in twin.named_modules()}
 
-    def look(module: nn.Module, args: Any, output: Any) -> None:
+    def look(module: nn.Module, _: Any, output: Any) -> None:
         made = output[0] if isinstance(output, tuple) and output else output
-        if isinstance(made, Tensor) and made.is_floating_point() and not found:
-            if not bool(torch.isfinite(made).all()):
-                found.append(f"{names.get(id(module)) or 'the model'} ({type(module).__name__})")
+        if isinstance(made, Tensor) and made.is_floating_point() and not found and not bool(torch.isfinite(made).all()):
+            found.append(f"{names.get(id(module)) or 'the model'} ({type(module).__name__})")
 
     handles = [module.register_forward_hook(look) for module in twin.modules()]
     try:
@@ -143,17 +160,25 @@ def crash(error: BaseException) -> dict[str, str] | None:
     del last
     told = {"place": place, "error": f"{type(error).__name__}: {message.splitlines()[0][:200] if message else ''}"}
     low = message.lower()
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in low or "out of memory" in low or "unable to allocate" in low:
+    if (
+        isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
+        or "can't allocate memory" in low
+        or "out of memory" in low
+        or "unable to allocate" in low
+    ):
         return {"what": "out-of-memory", **told}
     if "more than 1 value per channel" in low:
         return {"what": "one-sample", **told}
-    if "target" in low and "out of bounds" in low or "class labels" in low or "index out of bounds" in low:
+    if ("target" in low and "out of bounds" in low) or "class labels" in low or "index out of bounds" in low:
         return {"what": "labels", **told, **_labels(frames)}
-    if "length of all samples has to be greater than 0" in low or "lengths" in low and "greater than 0" in low:
+    if "length of all samples has to be greater than 0" in low or ("lengths" in low and "greater than 0" in low):
         return {"what": "empty", **told}
     if "element 0 of tensors does not require grad" in low:
         return {"what": "detached", **told}
-    if "all elements of input should be between 0 and 1" in low or "all elements of target should be between 0 and 1" in low:
+    if (
+        "all elements of input should be between 0 and 1" in low
+        or "all elements of target should be between 0 and 1" in low
+    ):
         return {"what": "range", **told}
     return None
 
@@ -161,6 +186,11 @@ def crash(error: BaseException) -> dict[str, str] | None:
 def _labels(frames: list[FrameType]) -> dict[str, str]:
     for frame in reversed(frames):
         given, target = frame.f_locals.get("input"), frame.f_locals.get("target")
-        if isinstance(given, Tensor) and isinstance(target, Tensor) and given.ndim > 1 and not target.is_floating_point():
+        if (
+            isinstance(given, Tensor)
+            and isinstance(target, Tensor)
+            and given.ndim > 1
+            and not target.is_floating_point()
+        ):
             return {"least": str(int(target.min())), "most": str(int(target.max())), "classes": str(given.shape[1])}
     return {}

@@ -100,20 +100,31 @@ class Checks:
         scale = float(out.abs().max()) + 1e-12
         moved = float((changed[1:] - out[1:]).abs().max())
         mixing = moved > 1e-4 * scale and moved > 100 * noise
-        if mixing and out.ndim > 2 and (target is None or target.ndim != out.ndim - 1 or len(target) != batch):
+        unclear = target is None or target.ndim != out.ndim - 1 or len(target) != batch
+        if mixing and unclear and out.ndim > 2 and given[0].ndim > 1 and out.shape[1] == given[0].shape[1] > 1:
             # Time may come first: then samples lie along the second dimension, and mixing along the first is what is meant.
-            if given[0].ndim > 1 and given[0].shape[1] > 1 and out.shape[1] == given[0].shape[1]:
+            second = _first(
+                twin(*_mapped(args, self._swap_second(given[0])), **_mapped(kwargs, self._swap_second(given[0])))
+            )
+            if second is not None and float((second[:, 2:] - out[:, 2:]).abs().max()) <= 1e-4 * scale:
+                mixing = self._unordered(twin, args, kwargs, batch, out, scale)
+        emit(
+            None,
+            "independence",
+            name,
+            {"mixing": float(mixing), "moved": moved / scale, "samples": float(batch)},
+            {"place": place},
+        )
 
-                def swap_second(t: Tensor) -> Tensor:
-                    if t.ndim > 1 and t.shape[1] == given[0].shape[1]:
-                        t = t.clone()
-                        t[:, 0] = t[:, 1]
-                    return t
+    @staticmethod
+    def _swap_second(like: Tensor) -> Callable[[Tensor], Tensor]:
+        def swap(t: Tensor) -> Tensor:
+            if t.ndim > 1 and t.shape[1] == like.shape[1]:
+                t = t.clone()
+                t[:, 0] = t[:, 1]
+            return t
 
-                second = _first(twin(*_mapped(args, swap_second), **_mapped(kwargs, swap_second)))
-                if second is not None and float((second[:, 2:] - out[:, 2:]).abs().max()) <= 1e-4 * scale:
-                    mixing = self._unordered(twin, args, kwargs, batch, out, scale)
-        emit(None, "independence", name, {"mixing": float(mixing), "moved": moved / scale, "samples": float(batch)}, {"place": place})
+        return swap
 
     @staticmethod
     def _unordered(twin: nn.Module, args: Any, kwargs: Any, batch: int, out: Tensor, scale: float) -> bool:
@@ -140,7 +151,7 @@ class Checks:
             ahead = labels[:, : length - 1] == ids[:, 1:]
             shifted = bool(used.any()) and float(ahead[used[:, : length - 1]].float().mean()) > 0.98
             same = labels.shape[1] == length and bool(used.all()) and bool((labels == ids).float().mean() > 0.98)
-            if not (shifted or same) or len(ids.unique()) < 3:
+            if not (shifted or same) or len(torch.unique(ids)) < 3:
                 continue
             half = length // 2
             changed = ids.clone()
@@ -161,7 +172,12 @@ class Checks:
 
     def peeking(self, inputs: Tensor, target: Any, name: str, emit: Callable[..., None]) -> None:
         """Whether a number to be predicted stands among the inputs, at the same place in every sample."""
-        if self.peeked > 4 or not isinstance(target, Tensor) or not target.is_floating_point() or not inputs.is_floating_point():
+        if (
+            self.peeked > 4
+            or not isinstance(target, Tensor)
+            or not target.is_floating_point()
+            or not inputs.is_floating_point()
+        ):
             return
         self.peeked += 1
         count = len(target) if target.ndim else 0
@@ -190,8 +206,16 @@ class Checks:
             return
         kept = [*getattr(dataset, "tensors", ())[:1], *vars(dataset).values()] if hasattr(dataset, "__dict__") else []
         for values in kept:
-            values = torch.from_numpy(values) if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" else values
-            if isinstance(values, Tensor) and values.ndim > 1 and len(values) == count and 32 <= count <= 50_000 and values[0].numel() >= 8:
+            values = (
+                torch.from_numpy(values) if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" else values
+            )
+            if (
+                isinstance(values, Tensor)
+                and values.ndim > 1
+                and len(values) == count
+                and 32 <= count <= 50_000
+                and values[0].numel() >= 8
+            ):
                 marks = Fingerprints().of(values)
                 emit(None, "stored", type(dataset).__name__, {
                     "samples": float(count), "distinct": float(len(set(marks))), "whole": float(not values.is_floating_point()),
@@ -208,7 +232,7 @@ class Checks:
             return
         self.loaders.add(loader)
         context = getattr(loader.multiprocessing_context, "get_start_method", lambda: None)()
-        if isinstance(loader.dataset, IterableDataset) or context not in (None, "fork") or torch.cuda.is_initialized():
+        if isinstance(loader.dataset, IterableDataset) or context not in (None, "fork") or torch.cuda._initialized:
             return
         told = [_as_worker(loader, number) for number in (0, 1)]
         if None in told:
@@ -234,7 +258,9 @@ def _as_worker(loader: Any, number: int) -> tuple[int, int] | None:
             random.seed(seed)
             torch.manual_seed(seed)
             np.random.seed(seed)
-            workers._worker_info = workers.WorkerInfo(id=number, num_workers=loader.num_workers, seed=seed, dataset=loader.dataset)
+            workers._worker_info = workers.WorkerInfo(
+                id=number, num_workers=loader.num_workers, seed=seed, dataset=loader.dataset
+            )
             if loader.worker_init_fn is not None:
                 loader.worker_init_fn(number)
             os.write(writer, struct.pack("qq", _mark(loader.dataset[0]), _mark(loader.dataset[0])))

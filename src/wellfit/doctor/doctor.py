@@ -58,7 +58,11 @@ class Doctor:
         history.add(event)
         if event.step > 4 and math.isfinite(seconds):
             waited = min(seconds, max(waited, history.gap))
-            history.spent, history.waited, history.waited_steps = history.spent + seconds, history.waited + waited, history.waited_steps + 1
+            history.spent, history.waited, history.waited_steps = (
+                history.spent + seconds,
+                history.waited + waited,
+                history.waited_steps + 1,
+            )
         history.gap = 0.0
 
     def waited(self, of: str, seconds: float) -> None:
@@ -130,7 +134,10 @@ class Doctor:
 
     def _explained(self, flat: Finding) -> bool:
         """Whether another finding of the same training makes `loss-not-decreasing`, which is for no known cause, superfluous."""
-        return any(f is not flat and f.severity != "advice" and flat.id not in EXPLAINS.get(f.id, ()) for f in self._found.values())
+        return any(
+            f is not flat and f.severity != "advice" and flat.id not in EXPLAINS.get(f.id, ())
+            for f in self._found.values()
+        )
 
     def _ask(self, rules: tuple[Rule, ...], history: History) -> None:
         for rule in rules:

@@ -100,7 +100,9 @@ def ranked(findings: list[Finding], explains: Mapping[str, tuple[str, ...]]) -> 
     under: dict[int, list[Finding]] = {}
     above: dict[int, Finding] = {}
     for symptom in findings:
-        causes = [c for c in findings if c is not symptom and symptom.id in explains.get(c.id, ()) and _can_cause(c, symptom)]
+        causes = [
+            c for c in findings if c is not symptom and symptom.id in explains.get(c.id, ()) and _can_cause(c, symptom)
+        ]
         causes = [c for c in causes if not _leads(above, c, symptom)]
         if causes:
             best = min(causes, key=_rank)
@@ -138,5 +140,6 @@ def _rank(finding: Finding) -> tuple[int, float, int]:
 
 def _plain(evidence: Mapping[str, float | str]) -> dict[str, Any]:
     return {
-        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value for key, value in evidence.items()
+        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in evidence.items()
     }

@@ -37,13 +37,25 @@ PASSING = (
     "Div", "Mul", "Neg", "Add", "Sub", "Mean", "Sum", "Select", "Squeeze", "Unsqueeze", "View", "Stack", "ToCopy", "Clone", "Cat",
     "Where", "MaskedSelect", "Index", "Nansum", "Expand", "Gather", "Reshape", "ReshapeAlias", "UnsafeView", "Diagonal",
 )  # fmt: skip
-ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "Gelu", "Silu", "LeakyRelu", "Elu", "Softplus", "Hardtanh", "Hardswish", "Threshold")
+ACTIVATIONS = (
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+    "Gelu",
+    "Silu",
+    "LeakyRelu",
+    "Elu",
+    "Softplus",
+    "Hardtanh",
+    "Hardswish",
+    "Threshold",
+)
 BOUNDED = ("Sigmoid", "Tanh", "Softmax", "SafeSoftmax", "Relu", "Softplus", "Hardtanh", "LogSigmoid", "Threshold")
 
 
 def kind(node: Any) -> str:
     """`AddmmBackward0` -> `Addmm`, `torch::autograd::AccumulateGrad` -> `AccumulateGrad`."""
-    name = node.name().rsplit("::", 1)[-1].removesuffix("_copy")
+    name: str = node.name().rsplit("::", 1)[-1].removesuffix("_copy")
     return name.rstrip("0123456789").removesuffix("Backward")
 
 
@@ -254,7 +266,9 @@ class Graph:
         for node in self.nodes:
             op = kind(node)
             above = self.parent[node]
-            after[node] = above is not None and (after.get(above, False) or kind(above) in LINEAR or "Rnn" in kind(above))
+            after[node] = above is not None and (
+                after.get(above, False) or kind(above) in LINEAR or "Rnn" in kind(above)
+            )
             if op in ACTIVATIONS:
                 made = saved(node, "result")
                 if not isinstance(made, Tensor):
@@ -273,6 +287,10 @@ class Graph:
             if names.get(at):
                 return names[at]
         return ""
+
+    def reads_numbers(self) -> bool:
+        """Whether a layer reads the data itself, and these are no token ids."""
+        return any(f.first and isinstance(f.inputs, Tensor) and f.inputs.is_floating_point() for f in self.layers)
 
     def made_by(self) -> str:
         """The operation behind a loss that is not finite: the first one, from the data on, fed with what it cannot take."""
@@ -307,7 +325,11 @@ class Graph:
                 before = saved(node, "self")
                 if isinstance(before, Tensor) and bool((before == 0).any()):
                     return f"zero to the power {power:g}, whose slope is infinite"
-            if op in ("Acos", "Asin") and isinstance(before := saved(node, "self"), Tensor) and bool((before.abs() >= 1).any()):
+            if (
+                op in ("Acos", "Asin")
+                and isinstance(before := saved(node, "self"), Tensor)
+                and bool((before.abs() >= 1).any())
+            ):
                 return f"{op.lower()} of 1, whose slope is infinite"
         return ""
 
@@ -356,7 +378,11 @@ def bent(node: Any, limit: int = 16) -> Any:
         if node is None or kind(node) in ("Cat", "Stack"):
             return node
         op = kind(node)
-        if op in SHAPING or op in ("NativeBatchNorm", "CudnnBatchNorm", "NativeDropout") or (op == "Mul" and _is_mask(node)):
+        if (
+            op in SHAPING
+            or op in ("NativeBatchNorm", "CudnnBatchNorm", "NativeDropout")
+            or (op == "Mul" and _is_mask(node))
+        ):
             node = next((below for below, _ in node.next_functions if below is not None), None)
         else:
             return node
@@ -380,7 +406,12 @@ def _is_mask(node: Any) -> bool:
     if sum(below is not None for below, _ in node.next_functions) != 1:
         return False
     mask = saved(node, "other") if node.next_functions[0][0] is not None else saved(node, "self")
-    if not isinstance(mask, Tensor) or not mask.is_floating_point() or tuple(mask.shape) != shape(node) or mask.numel() < 2:
+    if (
+        not isinstance(mask, Tensor)
+        or not mask.is_floating_point()
+        or tuple(mask.shape) != shape(node)
+        or mask.numel() < 2
+    ):
         return False
     part = some(mask, 4096)
     top = part.max()

@@ -57,7 +57,12 @@ def inputs(values: Tensor) -> dict[str, float]:
     """A batch of inputs: `spread`, and for tables the spread of the features' scales. Whole numbers are said to be."""
     told = spread(values) | {"samples": float(values.shape[0]) if values.ndim else 1.0, "dims": float(values.ndim)}
     told["whole"] = float(not values.is_floating_point())
-    if values.is_floating_point() and values.ndim in (2, 3) and values.shape[-1] > 1 and values.numel() <= 16 * ELEMENTS:
+    if (
+        values.is_floating_point()
+        and values.ndim in (2, 3)
+        and values.shape[-1] > 1
+        and values.numel() <= 16 * ELEMENTS
+    ):
         table = values.detach().reshape(-1, values.shape[-1]).to(torch.float64)
         if len(table) > 1:
             scales, centers = table.std(dim=0, unbiased=False), table.mean(dim=0).abs()
@@ -86,7 +91,9 @@ def activation(op: str, made: Tensor) -> dict[str, float]:
         told["zeros"] = float((units <= 0).float().mean())
         told["dead"] = float((units <= 1e-5).all(dim=1).float().mean())
     if op in ("Sigmoid", "Tanh", "Hardtanh"):
-        flat = (units < 0.0067) | (units > 0.9933) if op == "Sigmoid" else units.abs() > 0.9866  # 5 and 2.5 from the middle
+        flat = (
+            (units < 0.0067) | (units > 0.9933) if op == "Sigmoid" else units.abs() > 0.9866
+        )  # 5 and 2.5 from the middle
         told["saturated"] = float((flat.float().mean(dim=1) > 0.9).float().mean())
         told["flat_values"] = float(flat.float().mean())
     return told
@@ -98,7 +105,11 @@ def norms(values: Iterable[Tensor]) -> list[float]:
     if not parts:
         return []
     found = [n.to(torch.float64) for n in torch._foreach_norm(parts)]
-    return [float(n) for n in torch.stack(found).tolist()] if len({n.device for n in found}) == 1 else [float(n) for n in found]
+    return (
+        [float(n) for n in torch.stack(found).tolist()]
+        if len({n.device for n in found}) == 1
+        else [float(n) for n in found]
+    )
 
 
 def weight(values: Tensor) -> dict[str, float]:

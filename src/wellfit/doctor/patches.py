@@ -187,8 +187,8 @@ def installed(listener: Listener) -> Iterator[None]:
     replace(torch, "compile", compiling)
     replace(torch, "randperm", permuting)
     handles = [
-        register_optimizer_step_pre_hook(lambda optimizer, args, kwargs: listener.stepping(optimizer) if here() else None),
-        register_optimizer_step_post_hook(lambda optimizer, args, kwargs: listener.stepped(optimizer) if here() else None),
+        register_optimizer_step_pre_hook(lambda optimizer, *_: listener.stepping(optimizer) if here() else None),
+        register_optimizer_step_post_hook(lambda optimizer, *_: listener.stepped(optimizer) if here() else None),
     ]
     try:
         yield
@@ -213,6 +213,7 @@ class Calls:
         self.depth = 0
         self._wrapped: dict[type, Any] = {}
         self._handles: list[Any] = []
+        self._first: nn.Module | None = None  # the outermost module that global hooks have just found
         self._home = (threading.get_ident(), os.getpid())
 
     def here(self) -> bool:
@@ -279,10 +280,10 @@ class Calls:
             self._first = module
         self.depth += 1
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _after(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         if not self.here():
             return
         self.depth = max(0, self.depth - 1)
-        if not self.depth and getattr(self, "_first", None) is module:
+        if not self.depth and self._first is module:
             self._first = None
             self.listener.left(module, output)

@@ -1,7 +1,7 @@
 """Where in somebody's program something happens: the first frames that are neither torch's nor ours.
 
-    >>> place()
-    'train.py:31'
+>>> place()
+'train.py:31'
 """
 
 import linecache
@@ -19,7 +19,7 @@ _INNER = (f"{os.sep}torch{os.sep}", f"{os.sep}contextlib.py", f"{os.sep}keras{os
 @lru_cache(maxsize=4096)
 def _inner(filename: str) -> bool:
     """Whether the file belongs to torch, to the doctor or to Python itself."""
-    if filename.startswith("<frozen") or filename == "<string>" or filename.startswith(_OURS):
+    if filename.startswith(("<frozen", _OURS)) or filename == "<string>":
         return True
     return any(part in filename for part in _INNER) or (
         filename.startswith(_LIBRARY) and "site-packages" not in filename
@@ -35,7 +35,8 @@ def outer(frame: FrameType | None) -> FrameType | None:
 
 def key(depth: int = 3) -> tuple[tuple[str, int], ...]:
     """The innermost lines of the program that led here: equal keys, equal way."""
-    frame, found = outer(sys._getframe(1)), []
+    frame = outer(sys._getframe(1))
+    found: list[tuple[str, int]] = []
     while frame is not None and len(found) < depth:
         if frame.f_code.co_filename.startswith("<frozen runpy"):
             break  # whoever started the program

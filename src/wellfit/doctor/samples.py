@@ -57,7 +57,7 @@ class Samples:
     def step(self) -> None:
         """Gradients are taken: the labels of all losses behind them belong together."""
         if self.step_labels:
-            values, times = torch.cat(self.step_labels).unique(return_counts=True)
+            values, times = torch.unique(torch.cat(self.step_labels), return_counts=True)
             self.classes.update(dict(zip(values.tolist(), times.tolist(), strict=True)))
             self.purity.append(float(times.max()) / float(times.sum()))
             self.step_labels = []
@@ -94,7 +94,12 @@ class Samples:
 
     def evaluated(self, place: str, first: Tensor) -> None:
         """A batch that is evaluated on."""
-        if not first.ndim or self.held_out_seen[place] > ENOUGH // 2 or len(self.held_out) > 8 or first.device.type == "meta":
+        if (
+            not first.ndim
+            or self.held_out_seen[place] > ENOUGH // 2
+            or len(self.held_out) > 8
+            or first.device.type == "meta"
+        ):
             return
         marks = self.fingerprints.of(first)
         self.held_out.setdefault(place, []).append(set(marks))
@@ -132,7 +137,13 @@ class Samples:
     def _pair(self, inputs: Tensor, target: Tensor) -> None:
         """Rows of inputs with their target, for the classical yardstick."""
         count = len(inputs)
-        if self.gathered >= ROWS or not target.ndim or len(target) != count or not first_use(inputs) or target.numel() % count:
+        if (
+            self.gathered >= ROWS
+            or not target.ndim
+            or len(target) != count
+            or not first_use(inputs)
+            or target.numel() % count
+        ):
             return
         one = target.detach().reshape(count, -1)
         if one.shape[1] > 1 and not self.tagged:
@@ -167,17 +178,18 @@ class Samples:
                 "alternates": self._alternates(), **shares,
             })  # fmt: skip
         elif self.tags is not None and self.tagged:
-            shares = (self.tags / self.tagged).tolist()
+            rates = (self.tags / self.tagged).tolist()
             emit(None, "tags", self.function, {
-                "samples": float(self.tagged), "tags": float(len(shares)), "rarest": min(shares), "largest": max(shares),
-                "weighted": float(self.weighted), "final": float(final), "constant": float(sum(s in (0.0, 1.0) for s in shares)),
-                "rarest_tag": float(shares.index(min(shares))),
+                "samples": float(self.tagged), "tags": float(len(rates)), "rarest": min(rates), "largest": max(rates),
+                "weighted": float(self.weighted), "final": float(final), "constant": float(sum(s in (0.0, 1.0) for s in rates)),
+                "rarest_tag": float(rates.index(min(rates))),
             })  # fmt: skip
         elif len(self.within) > 3:
             means = torch.tensor(self.means, dtype=torch.float64)
             within, between = sum(self.within) / len(self.within), float(means.var(unbiased=False))
             emit(None, "targets", self.function, {"within": within, "between": between, "batches": float(len(means)),
-                 "follows": sum(self.follows) / len(self.follows), "different_means": float(len(set(self.means))), "variance": within + between, "final": float(final)})  # fmt: skip
+                 "follows": sum(self.follows) / len(self.follows), "different_means": float(len(set(self.means))),
+                 "variance": within + between, "final": float(final)})  # fmt: skip
         if final:
             self._overlap(emit)
 

@@ -18,7 +18,9 @@ from wellfit.doctor.watch import Watch
 from wellfit.errors import ScriptError
 
 
-def run(program: str, arguments: Sequence[str], doctor: Doctor, *, module: bool = False) -> tuple[int, BaseException | None]:
+def run(
+    program: str, arguments: Sequence[str], doctor: Doctor, *, module: bool = False
+) -> tuple[int, BaseException | None]:
     """Runs a file, or a module by its dotted name. Returns its exit status, and the error that ended it if one did.
 
     Raises ScriptError where there is no such program.
@@ -30,7 +32,8 @@ def run(program: str, arguments: Sequence[str], doctor: Doctor, *, module: bool 
     before = sys.argv, list(sys.path)
     sys.argv = [program, *arguments]
     sys.path.insert(0, os.getcwd() if module else str(path.resolve().parent))
-    status, ended_by = 0, None
+    status = 0
+    ended_by: BaseException | None = None
     try:
         with Watch(doctor):
             if module:
@@ -43,7 +46,9 @@ def run(program: str, arguments: Sequence[str], doctor: Doctor, *, module: bool 
             print(leaving.code, file=sys.stderr)
     except ImportError as error:
         if module and error.name == program.split(".")[0]:
-            raise ScriptError(f"There is no module {program!r} here. Is its folder the current one, or installed?") from None
+            raise ScriptError(
+                f"There is no module {program!r} here. Is its folder the current one, or installed?"
+            ) from None
         status, ended_by = 1, error
     except KeyboardInterrupt as error:
         status, ended_by = 130, error
@@ -58,6 +63,8 @@ def run(program: str, arguments: Sequence[str], doctor: Doctor, *, module: bool 
 def own(error: BaseException) -> TracebackType | None:
     """The error's traceback from the program's first frame on, as Python itself would show it."""
     trace = error.__traceback__
-    while trace is not None and ("runpy" in trace.tb_frame.f_code.co_filename or trace.tb_frame.f_code.co_filename == __file__):
+    while trace is not None and (
+        "runpy" in trace.tb_frame.f_code.co_filename or trace.tb_frame.f_code.co_filename == __file__
+    ):
         trace = trace.tb_next
     return trace or error.__traceback__

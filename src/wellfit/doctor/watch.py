@@ -25,17 +25,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wellfit.doctor import autopsy, measure, places, yardstick
+from wellfit.doctor import autopsy, facts, measure, places, yardstick
 from wellfit.doctor.checks import Checks
 from wellfit.doctor.doctor import Doctor
-from wellfit.doctor.graph import BOUNDED, SHAPING, Graph, dropped, kind, saved, shape, through
+from wellfit.doctor.graph import Graph, dropped, kind, shape
 from wellfit.doctor.patches import Calls, installed
 from wellfit.doctor.samples import Samples
 from wellfit.environment import resident_bytes
 from wellfit.events import Stepped, Vitals
 
 DENSE = 6  # steps that are all looked at, for each optimizer
-SPARSE = 64  # the widest gap between looks
+SPARSE = 128  # the widest gap between looks
 HELD = 20_000_000  # elements of weights that are copied around an update that is looked at
 LAYERS = 200  # layers that are measured
 WATCHED_BYTES = 64 << 20  # an input larger than this is not held for a later look
@@ -248,7 +248,9 @@ class Watch:
         frame = error.__traceback__
         while frame is not None and frame.tb_next is not None:
             frame = frame.tb_next
-        where = f"{frame.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}" if frame is not None else "?"
+        where = (
+            f"{frame.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}" if frame is not None else "?"
+        )
         self.doctor.failed(f"{type(error).__name__}: {error} ({where})")
 
     def register(self, model: nn.Module | None, optimizer: Optimizer | None) -> None:
@@ -273,7 +275,9 @@ class Watch:
             self.samples = Samples()
         training = Training(f"optimizer {len(self.trainings) + 1}", parameters, optimizer, places.place())
         self.trainings.append(training)
-        self._tell(training, "optimizer", type(optimizer).__name__, _optimizer(optimizer), {"place": training.place})
+        self._tell(
+            training, "optimizer", type(optimizer).__name__, facts.settings(optimizer), {"place": training.place}
+        )
         self.look(True)
 
     @_safely
@@ -383,7 +387,7 @@ class Watch:
             self._emit(None, "broadcast", function, {"given": float(given.numel()), "target": float(target.numel())},
                        {"shapes": f"{list(given.shape)} and {list(target.shape)}", "place": places.place()})  # fmt: skip
         if self.looking:
-            says = unfit(function, given, target)
+            says = facts.unfit(function, given, target)
             if says:
                 self._emit(None, "given", function, {"target_min": float(target.min()), "target_max": float(target.max())},
                            {"says": says, "place": places.place()})  # fmt: skip
@@ -407,7 +411,7 @@ class Watch:
         self.backwards += 1
         value: float | Tensor = loss.detach()
         if loss.numel() != 1:
-            value = value.float().mean()
+            value = loss.detach().float().mean()
         if loss.device.type == "cpu":
             value = float(value)
         back = Backward(places.place(), value, None, inside=self.in_step)
@@ -436,7 +440,9 @@ class Watch:
             for training in self.trainings:
                 if back.graph is not None and not any(id(p) in training.ids for p in back.graph.parameters):
                     continue
-                training.leftover = [(p, g.data_ptr(), g._version) for p, _, _ in training.leftover if (g := p.grad) is not None]
+                training.leftover = [
+                    (p, g.data_ptr(), g._version) for p, _, _ in training.leftover if (g := p.grad) is not None
+                ]
                 training.gained = [
                     (p, g.data_ptr(), g._version) for p in training.parameters[:256] if (g := p.grad) is not None
                 ][:8]
@@ -497,7 +503,9 @@ class Watch:
         rest = [call for call in self.calls if not call.learned]
         if learned:
             self._fold(rest)
-        elif not self.looking:  # another way of calling it than before: nothing is known of this step, so look at the next
+        elif (
+            not self.looking
+        ):  # another way of calling it than before: nothing is known of this step, so look at the next
             self._fold([call for call in rest if not call.grad])
             self.look(True)
         self.calls = []
@@ -514,10 +522,10 @@ class Watch:
             asleep = not call.training and call.root.switches and not any(s.training for s in call.root.switches)
             if asleep and self.slept < 8:
                 self.slept += 1
-                ours = [s for s in call.root.switches if _acts(s)]
+                ours = [s for s in call.root.switches if facts.acts(s)]
                 if ours:
                     self._emit(None, "mode", call.root.name, {"training": 0.0, "switches": float(len(ours))},
-                               {"place": places.shown(call.key[0]) if call.key else "", "parts": _classes(ours)})  # fmt: skip
+                               {"place": places.shown(call.key[0]) if call.key else "", "parts": facts.classes(ours)})  # fmt: skip
             if self.samples.open:
                 self.samples.batch(call.inputs, self.target)
             if self.looking:
@@ -527,7 +535,17 @@ class Watch:
                 call.inputs = []
 
         elif graph is not None and self.samples.open:  # a model of bare tensors
-            self.samples.batch([f.inputs for f in graph.layers if f.first and isinstance(f.inputs, Tensor)][:1], self.target)
+            self.samples.batch(
+                [f.inputs for f in graph.layers if f.first and isinstance(f.inputs, Tensor)][:1], self.target
+            )
+
+    def _learn_from(self, loss: Tensor, back: Backward, call: Call) -> None:
+        """Reads the graph of a loss whose batch and model are known."""
+        graph = Graph(loss, self.names)
+        back.reached = graph.parameters
+        self._read_graph(graph, back)
+        self.training_call = call
+        self._read_batch(call, graph)
 
     def _read_batch(self, call: Call, graph: Graph | None) -> None:
         place = places.shown(call.key[0]) if call.key else ""
@@ -542,40 +560,46 @@ class Watch:
                            {"place": place, "kind": type(norms[0]).__name__})  # fmt: skip
         for tensor in call.inputs[:3]:
             if tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
-                self._emit(None, "tokens", call.root.name, measure_tokens(tensor, self._padding(call.root)), {"place": place})
-        if call.inputs and graph is not None and call.inputs[0].is_floating_point() and call.inputs[0].numel():
-            if not any(f.first and isinstance(f.inputs, Tensor) and f.inputs.is_floating_point() for f in graph.layers):
-                self._emit(None, "input", call.root.name, measure.inputs(call.inputs[0]), {"operation": "model", "place": place})
+                self._emit(
+                    None, "tokens", call.root.name, facts.tokens(tensor, self._padding(call.root)), {"place": place}
+                )
+        floating = call.inputs and call.inputs[0].is_floating_point() and call.inputs[0].numel()
+        if floating and graph is not None and not graph.reads_numbers():
+            told = measure.inputs(call.inputs[0])
+            self._emit(None, "input", call.root.name, told, {"operation": "model", "place": place})
         if call.inputs:
             self.checks.peeking(call.inputs[0], self.target, call.root.name, self._emit)
-        if step in (0, 1, 2, 4) and self.checks.wanted and call.root.module() is not None:
+        module = call.root.module()
+        if step in (0, 1, 2, 4) and self.checks.wanted and module is not None:
             self.checks.independence(
-                call.root.module(), call.root.name, call.args, call.kwargs, self.target, self._emit, place
+                module, call.root.name, call.args, call.kwargs, self.target, self._emit, place
             )  # fmt: skip
 
     def _padding(self, root: Root) -> int | None:
         module = root.module()
         if module is None:
             return None
-        return next((m.padding_idx for m in module.modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None), None)
+        return next(
+            (m.padding_idx for m in module.modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None), None
+        )
 
     def _read_graph(self, graph: Graph, back: Backward) -> None:
         """The facts of one loss, to be told with the step they belong to."""
-        facts, place = back.facts, back.place
+        found, place = back.facts, back.place
         back.divided = graph.divided or self.scaler
         if len(graph.losses) == 1 and isinstance(back.value, float):
-            mean = _loss(graph.losses[0])[0].get("mean_loss", math.nan)
+            mean = facts.loss(graph.losses[0])[0].get("mean_loss", math.nan)
             if abs(back.value - mean) <= 1e-4 * abs(mean):
                 back.divided = self.scaler
 
         def tell(about: str, name: str, values: dict[str, float], words: dict[str, str] | None = None) -> None:
-            facts.append(Vitals(0, about, name, values, words or {}))
+            found.append(Vitals(0, about, name, values, words or {}))
 
         blown = graph.broadcast()
         if blown:
             tell("broadcast", "hand-written", {"given": 1.0, "target": 0.0}, {"shapes": blown, "place": place})
         for i, loss in enumerate(graph.losses[:8]):
-            values, words = _loss(loss)
+            values, words = facts.loss(loss)
             tell("loss", f"{loss.function} {i}" if i else loss.function, values, words | {"place": place})
         root = graph.loss.grad_fn
         tell("root", "loss", {"divided": float(back.divided), "negated": float(graph.negated),
@@ -584,20 +608,29 @@ class Watch:
         names: set[str] = set()
         for layer in graph.layers[:LAYERS]:
             if layer.first and isinstance(layer.inputs, Tensor) and layer.inputs.numel():
-                tell("input", layer.name or layer.op, measure.inputs(layer.inputs), {"operation": layer.op, "place": place})
+                tell(
+                    "input",
+                    layer.name or layer.op,
+                    measure.inputs(layer.inputs),
+                    {"operation": layer.op, "place": place},
+                )
             if layer.fed_by is not None and layer.name and layer.name not in names:
                 names.add(layer.name)
                 a, b = layer.fed_by, layer
-                tell("linear-pair", layer.name, {"in": _width(a, 1), "between": float(shape(a.node)[-1] if a.op != "Convolution" else
-                     shape(a.node)[1]), "out": _width(b, 0), "convolution": float(a.op == "Convolution"),
+                tell("linear-pair", layer.name, {"in": facts.width(a, 1), "between": float(shape(a.node)[-1] if a.op != "Convolution" else
+                     shape(a.node)[1]), "out": facts.width(b, 0), "convolution": float(a.op == "Convolution"),
                      "kernel": float(b.weight.shape[-1]) if b.weight is not None and b.weight.ndim > 2 else 1.0,
                      "last": float(layer is graph.layers[-1])},
-                     {"after": a.name, "into": into(graph, layer.node), "same_kind": str(a.op == b.op or {a.op, b.op} <= {"Addmm", "Mm", "Linear"})})  # fmt: skip
+                     {"after": a.name, "into": facts.into(graph, layer.node), "same_kind": str(facts.same_kind(a.op, b.op))})  # fmt: skip
         for name, op, made, followed in list(graph.activations())[:64]:
-            tell("activation", f"{op.lower()} after {name or '?'}", measure.activation(op, made) | {"followed": float(followed)})
+            tell(
+                "activation",
+                f"{op.lower()} after {name or '?'}",
+                measure.activation(op, made) | {"followed": float(followed)},
+            )
         for node in graph.nodes:
             if dropped(node):
-                p = dropout_share(node)
+                p = facts.dropout_share(node)
                 if p >= 0.8:
                     tell("dropout", graph.before(node) or "the inputs", {"p": p}, {})
         if torch.is_grad_enabled():
@@ -611,7 +644,10 @@ class Watch:
                 if (g := p.grad) is not None and g.data_ptr() == pointer and g._version == version
             ]  # fmt: skip
         if training.gained and training.pending and not self.in_step and self.steps - training.stepped_total <= 8:
-            if all((g := p.grad) is None or (g._version != version and not bool(g.any())) for p, _, version in training.gained):
+            if all(
+                (g := p.grad) is None or (g._version != version and not bool(g.any()))
+                for p, _, version in training.gained
+            ):
                 place = training.pending[-1].place
                 training.cleared_in_vain[place] += 1
                 if training.cleared_in_vain[place] in (2, 3, 8) and not (self.scaler and not training.step):
@@ -621,7 +657,13 @@ class Watch:
                     training.pending = []
             training.gained = []
         elif not training.step and not training.by_hand and not self.scaler and training.backwards in (32, 256):
-            self._tell(training, "discarded", "never stepped", {"times": float(training.backwards), "steps": 0.0, "all_steps": float(self.steps)}, {"made": training.place})
+            self._tell(
+                training,
+                "discarded",
+                "never stepped",
+                {"times": float(training.backwards), "steps": 0.0, "all_steps": float(self.steps)},
+                {"made": training.place},
+            )
 
     def _begin(self, training: Training) -> None:
         """The gradients are ready and the weights not yet changed."""
@@ -661,7 +703,7 @@ class Watch:
         training.step += 1
         self.steps += 1
         training.stepped_total = self.steps
-        backs = [b for b in training.pending[-64:]]
+        backs = list(training.pending[-64:])
         last = backs[-1].place if backs else ""
         mine = [b for b in backs if b.place == last]
         values = [float(b.value) for b in mine]
@@ -717,7 +759,10 @@ class Watch:
             reference, name, place = training.scheduler
             scheduler = reference()
             if scheduler is not None:
-                values = {"calls": float(getattr(scheduler, "last_epoch", 0)), "t_max": float(getattr(scheduler, "T_max", 0) or 0)}
+                values = {
+                    "calls": float(getattr(scheduler, "last_epoch", 0)),
+                    "t_max": float(getattr(scheduler, "T_max", 0) or 0),
+                }
                 self._tell(training, "schedule", name, values, {"place": place})
         if training.clipped:
             over = sum(ratio > 1 for ratio in training.clipped) / len(training.clipped)
@@ -787,9 +832,7 @@ class Watch:
         owners: dict[int, nn.Module] = {}
         for _, module in roots:
             for part in module.modules():
-                for p in part._parameters.values():
-                    if p is not None:
-                        owners[id(p)] = part
+                owners.update({id(own): part for own in part._parameters.values() if own is not None})
         reached = [p for back in self.since for p in back.reached]
         training.reached.update(id(p) for back in training.pending[-8:] for p in back.reached)
         ever = training.reached if training.cleared_in_vain or training.emptied or not self.since else set()
@@ -803,7 +846,9 @@ class Watch:
             if p.requires_grad and p.grad is None and training.without[position] >= 2 and id(p) not in ever
         ]  # fmt: skip
         shapes = {p.shape for _, module in roots for p in module.parameters()}
-        stale = [p for p in without if owners and id(p) not in owners and (unheld or (p.ndim > 1 and p.shape in shapes))]
+        stale = [
+            p for p in without if owners and id(p) not in owners and (unheld or (p.ndim > 1 and p.shape in shapes))
+        ]
         idle = [p for p in without if id(p) in owners and id(owners[id(p)]) not in self.outer.ran]
         here = training.pending[-1].place if training.pending else ""
         rivals = sum(1 for t in self.trainings if t is not training and t.step and t.ids.isdisjoint(training.ids)
@@ -814,8 +859,8 @@ class Watch:
             "held": float(len(training.parameters)), "rivals": float(rivals), "by_hand": float(training.by_hand),
             "frozen": float(sum(not p.requires_grad for p in training.parameters)),
             "without_share": sum(p.numel() for p in without) / max(1, sum(p.numel() for p in training.parameters)),
-        }, {"unheld": _list([self._called(p) for p in unheld]), "without": _list([self._called(p) for p in without]),
-            "stale": _list([self._called(p) for p in stale]), "place": training.place})  # fmt: skip
+        }, {"unheld": facts.listed([self._called(p) for p in unheld]), "without": facts.listed([self._called(p) for p in without]),
+            "stale": facts.listed([self._called(p) for p in stale]), "place": training.place})  # fmt: skip
 
     def _finish(self, training: Training) -> None:
         if training.step == 0 and training.backwards > 2 and not training.by_hand and not self.scaler:
@@ -831,7 +876,11 @@ class Watch:
         """How a classical model does on the samples seen, where the network did not do well."""
         history = self.doctor.history(training.name)
         table = self.samples.gathered_table()
-        losses = [v.values["mean_loss"] for v in history.all("loss") if "mean_loss" in v.values and v.step > 0.8 * training.step]
+        losses = [
+            v.values["mean_loss"]
+            for v in history.all("loss")
+            if "mean_loss" in v.values and v.step > 0.8 * training.step
+        ]
         if table is None or training.step < 30 or not losses or history.adversarial():
             return
         inputs, targets, classes = table
@@ -872,7 +921,9 @@ class Watch:
         self._begin(self.hand)
 
     def _hand_step(self, training: Training) -> None:
-        if not training.before or any(not torch.equal(old, training.parameters[i].detach()) for i, old in training.before[:8]):
+        if not training.before or any(
+            not torch.equal(old, training.parameters[i].detach()) for i, old in training.before[:8]
+        ):
             place = training.pending[-1].place
             self._end(training)
             training.pending = []
@@ -957,7 +1008,7 @@ class Watch:
                 if span.judged and span.errors:
                     values["squared_error"] = span.errors / span.judged
                     values["target_variance"] = max(0.0, span.squares / span.judged - (span.total / span.judged) ** 2)
-            parts = _classes([s for s in span.root.switches]) if span.root is not None else ""
+            parts = facts.classes(list(span.root.switches)) if span.root is not None else ""
             self._tell(training, "evaluation", span.place, values, {"place": span.place, "parts": parts})
             if span.calls and span.trained_on == span.calls:
                 continue
@@ -981,7 +1032,9 @@ class Watch:
         parameters = training.parameters if training is not None else []
         graph = back.graph or Graph(loss, self.names)
         root = call.root.module() if call is not None else None
-        told = autopsy.not_finite(call.inputs if call is not None else [], self.target, parameters, root, graph, self._called)
+        told = autopsy.not_finite(
+            call.inputs if call is not None else [], self.target, parameters, root, graph, self._called
+        )
         step = training.step + 1 if training is not None else 1
         self._tell(training, "not-finite", told["what"], {"step": float(step), "loss": float(back.value)},
                    {"where": told.get("where", ""), "why": told.get("why", ""), "batch": self._batch(), "place": back.place})  # fmt: skip
@@ -1009,7 +1062,7 @@ class Watch:
 
     def _root(self, module: nn.Module) -> Root:
         inner = getattr(module, "_orig_mod", module)
-        root = Root(weakref.ref(module), type(inner).__name__, measure.switches(inner) if _small(inner) else [])
+        root = Root(weakref.ref(module), type(inner).__name__, measure.switches(inner) if facts.small(inner) else [])
         self.roots[id(module)] = root
         if len(self.roots) > 512:
             self.roots = {key: r for key, r in self.roots.items() if r.module() is not None}
@@ -1035,8 +1088,8 @@ class Watch:
                 if isinstance(value, Tensor) and value.is_leaf:
                     self.names.setdefault(id(value), name)
             frame = places.outer(frame.f_back)
-        for p in graph.parameters:
-            self.names.setdefault(id(p), f"parameter {list(p.shape)}")
+        for leaf in graph.parameters:
+            self.names.setdefault(id(leaf), f"parameter {list(leaf.shape)}")
 
     def _called(self, p: Tensor) -> str:
         name = self.names.get(id(p))
@@ -1088,163 +1141,23 @@ class Watch:
         self.doctor.examine(self._current_name())
 
     def _emit(
-        self, training: Training | None, about: str, name: str, values: dict[str, float], words: dict[str, str] | None = None
+        self,
+        training: Training | None,
+        about: str,
+        name: str,
+        values: dict[str, float],
+        words: dict[str, str] | None = None,
     ) -> None:
         self._tell(training if training is not None else self._current(), about, name, values, words)
 
     def _tell(
-        self, training: Training | None, about: str, name: str, values: dict[str, float], words: dict[str, str] | None = None
+        self,
+        training: Training | None,
+        about: str,
+        name: str,
+        values: dict[str, float],
+        words: dict[str, str] | None = None,
     ) -> None:
         of = training.name if training is not None else ""
         step = training.step if training is not None else 0
         self.doctor.see(Vitals(step, about, name, values, words or {}, of), of)
-
-
-def measure_tokens(ids: Tensor, padding: int | None) -> dict[str, float]:
-    """Padding of a batch of token ids: the share of padding and of rows that hold nothing else."""
-    last = ids[:, -1]
-    pad = padding if padding is not None else int(last.mode().values)
-    same = ids == pad
-    trailing = same.flip(1).to(torch.int8).cumprod(dim=1).sum(dim=1)
-    leading = same.to(torch.int8).cumprod(dim=1).sum(dim=1)
-    run = torch.maximum(trailing, leading)
-    ragged = float((run > 0).float().mean())
-    return {
-        "padding": float(run.sum()) / max(1, ids.numel()), "empty": float((run == ids.shape[1]).sum()),
-        "samples": float(len(ids)), "length": float(ids.shape[1]), "known": float(padding is not None), "ragged": ragged,
-        "kinds": float(len(torch.unique(run))),
-    }  # fmt: skip
-
-
-def _acts(switch: nn.Module) -> bool:
-    """Whether a switch belongs to what is trained: dropout always, batch norm unless its own parameters are frozen."""
-    own = list(switch.parameters(recurse=False))
-    return not own or any(p.requires_grad for p in own)
-
-
-def _small(module: nn.Module) -> bool:
-    for count, _ in enumerate(module.modules()):
-        if count > 20_000:
-            return False
-    return True
-
-
-def _classes(modules: list[nn.Module]) -> str:
-    counted = Counter(type(m).__name__ for m in modules)
-    return ", ".join(f"{count} {name}" for name, count in counted.most_common(3))
-
-
-def _list(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f", ... ({len(names)} in all)" if len(names) > 4 else "")
-
-
-def _width(layer: Any, side: int) -> float:
-    weight = layer.weight
-    if weight is None:
-        return math.inf
-    return float(weight.shape[side] if weight.ndim > 1 else weight.numel())
-
-
-def _optimizer(optimizer: Optimizer) -> dict[str, float]:
-    values = {}
-    for group in optimizer.param_groups[:1]:
-        for name in ("lr", "weight_decay", "momentum"):
-            if isinstance(group.get(name), int | float):
-                values[name] = float(group[name])
-        values["maximize"] = float(bool(group.get("maximize", False)))
-    return values
-
-
-def _loss(loss: Any) -> tuple[dict[str, float], dict[str, str]]:
-    """What a loss in the graph was given: the numbers behind softmax-before-cross-entropy and its kin."""
-    node, head = loss.node, loss.head
-    values: dict[str, float] = {"sign": float(loss.sign), "scaled": float(loss.scaled)}
-    words = {"function": loss.function, "head": kind(head) if head is not None else ""}
-    given, target = loss.told("self"), loss.told("target")
-    if head is not None and dropped(head):
-        words["head"] = "Dropout"
-    inner = head
-    if loss.function == "nll_loss" and words["head"] == "LogSoftmax":
-        words["function"] = "cross_entropy"
-        inner = through(next((b for b, _ in head.next_functions if b is not None), None))
-        words["head"] = "Dropout" if inner is not None and dropped(inner) else kind(inner) if inner is not None else ""
-    if inner is not None and words["head"] in BOUNDED:
-        made = saved(inner, "result")
-        if isinstance(made, Tensor) and made.is_floating_point():
-            values |= {f"head_{k}": v for k, v in measure.spread(made).items()}
-    if isinstance(given, Tensor) and given.is_floating_point():
-        values |= {f"given_{k}": v for k, v in measure.spread(given).items()}
-        values["given_size"] = float(given.numel())
-        if loss.function == "nll_loss" and given.ndim >= 2 and isinstance(target, Tensor):
-            logs = given.transpose(1, -1).reshape(-1, given.shape[1])[:4096].double()
-            values["classes"] = float(given.shape[1])
-            values["rows"] = float(len(logs))
-            values["not_log_probabilities"] = float((logs.exp().sum(dim=1) - 1).abs().max())
-            ignored = saved(node, "ignore_index")
-            used = target != ignored if isinstance(ignored, int) else torch.ones_like(target, dtype=torch.bool)
-            values["ignored"] = 1.0 - float(used.float().mean()) if target.numel() else 1.0
-            if bool(used.any()) and given.ndim == 2 and target.shape == given.shape[:1]:
-                rows = target[used]
-                ok = (rows >= 0) & (rows < given.shape[1])
-                if bool(ok.all()):
-                    picked = given[used].gather(1, rows[:, None])
-                    values["mean_loss"] = -float(picked.double().mean())
-                    counts = torch.bincount(rows).double()
-                    shares = counts[counts > 0] / counts.sum()
-                    values["target_entropy"] = float(-(shares * shares.log()).sum())
-    if loss.function == "binary_cross_entropy_with_logits" and isinstance(given, Tensor) and isinstance(target, Tensor):
-        values["mean_loss"] = float((torch.nn.functional.softplus(given.double()) - given.double() * target.double()).mean())
-    if isinstance(target, Tensor):
-        values |= {f"target_{k}": v for k, v in measure.spread(target.float()).items()}
-        values["target_size"] = float(target.numel())
-        values["target_whole"] = float(bool((some_of(target) == some_of(target).round()).all()) if target.is_floating_point() else 1.0)
-        if isinstance(given, Tensor) and given.shape == target.shape and loss.function == "mse_loss":
-            values["mean_loss"] = float((given.double() - target.double()).square().mean())
-        words["shapes"] = f"{list(given.shape) if isinstance(given, Tensor) else '?'} and {list(target.shape)}"
-    return values, words
-
-
-def into(graph: Graph, node: Any) -> str:
-    """The first operation after a node that is more than a change of shape."""
-    above = graph.parent.get(node)
-    while above is not None and kind(above) in SHAPING:
-        above = graph.parent.get(above)
-    return kind(above) if above is not None else ""
-
-
-def dropout_share(node: Any) -> float:
-    """The probability of a dropout, from the factor by which it scales what it keeps."""
-    mask = saved(node, "other") if node.next_functions[0][0] is not None else saved(node, "self")
-    p = saved(node, "p")
-    if isinstance(p, float):
-        return p
-    top = float(mask.max()) if isinstance(mask, Tensor) and mask.numel() else 1.0
-    return 1 - 1 / top if top >= 1 else 0.0
-
-
-def some_of(values: Tensor) -> Tensor:
-    """The first numbers of a target."""
-    return values.reshape(-1)[:4096]
-
-
-def unfit(function: str, given: Tensor, target: Tensor) -> str:
-    """Why targets or inputs are not what a loss is made for, where the graph does not show it."""
-    if function == "cross_entropy" and target.is_floating_point() and target.shape == given.shape and target.ndim > 1:
-        sums = target.detach().sum(dim=1)
-        if float((sums - 1).abs().max()) > 0.01:
-            return (
-                "`cross_entropy` takes targets that sum to 1 over the classes, and these sum to "
-                f"{float(sums.min()):g} to {float(sums.max()):g}. For several labels at once use `binary_cross_entropy_with_logits`."
-            )
-    if function == "kl_div" and float(given.detach().max()) > 1e-3:
-        return "`kl_div` takes log-probabilities first, and is given numbers above 0; use `log_softmax`."
-    if function in ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss", "cosine_embedding_loss"):
-        target = target.detach()
-        if function != "margin_ranking_loss" and not bool((target.abs() == 1).all()):
-            return f"`{function}` takes targets of 1 and -1, and these go from {float(target.min()):g} to {float(target.max()):g}."
-    return ""
-
-
-def complain(text: str) -> None:
-    """A line of the doctor's own on standard error."""
-    print(f"wellfit: {text}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Findings in words, for a terminal: a line at the onset, and the list at the end.
 
-    >>> print(listed(doctor.findings()))
+>>> print(listed(doctor.findings()))
 """
 
 import textwrap
@@ -16,14 +16,23 @@ def line(finding: Finding) -> str:
     return f"wellfit: {finding.severity} at step {finding.onset_step}: {finding.id}. {finding.says}"
 
 
+def short(finding: Finding) -> str:
+    """The same, as a note of a run."""
+    return f"Doctor, {finding.severity} from step {finding.onset_step}: {finding.id}. {finding.says}"
+
+
 def headline(findings: Sequence[Finding]) -> str:
     """What there is, in one sentence."""
     counts = [(sum(f.severity == s for f in findings), s) for s in ("error", "warning")]
     told = [f"{n} {s}{'s' if n > 1 else ''}" for n, s in counts if n]
     advice = sum(f.severity == "advice" for f in findings)
     if not told:
-        return "Nothing is wrong, as far as can be seen." + (f" {advice} thing{'s' if advice > 1 else ''} could be better:" if advice else "")
-    return f"Found {' and '.join(told)}" + (f", and {advice} piece{'s' if advice > 1 else ''} of advice:" if advice else ":")
+        return "Nothing is wrong, as far as can be seen." + (
+            f" {advice} thing{'s' if advice > 1 else ''} could be better:" if advice else ""
+        )
+    return f"Found {' and '.join(told)}" + (
+        f", and {advice} piece{'s' if advice > 1 else ''} of advice:" if advice else ":"
+    )
 
 
 def listed(findings: Sequence[Finding]) -> str:
@@ -48,4 +57,6 @@ def _below(finding: Finding) -> list[Finding]:
 
 
 def _wrapped(text: str, lead: str) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=lead, subsequent_indent=" " * (len(lead) + 2), break_on_hyphens=False)
+    return textwrap.fill(
+        text, WIDTH, initial_indent=lead, subsequent_indent=" " * (len(lead) + 2), break_on_hyphens=False
+    )

@@ -27,15 +27,18 @@ def fit(job: Job, record: Record) -> str:
     task, model, optimizer, gradients = job.task, job.model, job.optimizer, job.gradients
     precision, batches, standing, training = job.precision, job.batches, job.standing, job.recipe.training
     replica = wrap(model, job.device)
-    valid, broken, reason = job.valid, False, None
+    valid, broken, reason, probe = job.valid, False, None, record.probe
 
     def backward(batch: Batch, share: Tensor) -> Tensor:
         """Adds the gradient of the summed loss times `share` to what is there; returns the sum."""
         with precision.autocast():
             loss = task.loss(replica, batch)
+        if looking:
+            probe.loss(loss, batch)
         precision.backward(loss, share)
         return loss.detach()
 
+    looking = False
     gradient = compiled(backward, replica, record.note) if job.recipe.hardware.compile else backward
 
     with Interruption() as interruption:
@@ -51,15 +54,18 @@ def fit(job: Job, record: Record) -> str:
             share = job.share(weight)
 
             # 3. The gradient of the mean loss over that batch; ranks exchange it once, with the last micro-batch.
-            losses = []
+            losses, looking = [], probe.due
             for i, batch in enumerate(micro_batches, start=1):
                 with syncing(replica, last=i == len(micro_batches)):
                     losses.append(gradient(batch, share))
 
-            # 4. Clip, step, clear.
+            # 4. Look, if it is time to; clip, step, clear.
             precision.unscale(optimizer)
+            if looking:
+                probe.before()
             grad_norm = gradients.clip(training.max_grad_norm, training.max_grad_value)
             updated = precision.step(optimizer)
+            probe.after()
             gradients.clear()
             standing.step += 1
             record.add(standing.step, losses, weight, grad_norm, learning_rate, updated, waited)

@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,31 @@ if TYPE_CHECKING:
 Observer = Callable[[Event], object]
 
 
+class Probe(Protocol):
+    """What may look at a step: asked `due` before it, and told of the loss, the gradients and the update where it is."""
+
+    vitals: list[Any]
+
+    @property
+    def due(self) -> bool: ...
+    def loss(self, loss: Tensor, batch: Any) -> None: ...
+    def before(self) -> None: ...
+    def after(self) -> None: ...
+
+
+class Blind:
+    """A probe that never looks."""
+
+    due = False
+
+    def __init__(self) -> None:
+        self.vitals: list[Any] = []
+
+    def loss(self, loss: Tensor, batch: Any) -> None: ...
+    def before(self) -> None: ...
+    def after(self) -> None: ...
+
+
 class Record:
     """The record of one process's training into `run`. Ranks other than 0 take part in totals and write nothing."""
 
@@ -35,6 +60,7 @@ class Record:
         self, run: Run, observers: Iterable[Observer], *, device: str, keep: int, minutes: float | None, batch_size: int
     ):
         self.run, self.device, self.batch_size = run, device, batch_size
+        self.probe: Probe = Blind()
         self.first = rank() == 0
         self.journal = Journal(run) if self.first else None
         self.observers = list(observers) if self.first else []
@@ -71,7 +97,8 @@ class Record:
     def flush(self) -> bool:
         """Reads what was buffered and tells it. False as soon as a loss or gradient norm was not finite."""
         if self._steps:
-            self._tell([*self._stepped(), self._paced()])
+            self._tell([*self._stepped(), self._paced(), *self.probe.vitals])
+            self.probe.vitals.clear()
         self._tell_saved()
         return self.finite
 

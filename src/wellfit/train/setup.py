@@ -76,7 +76,7 @@ class Standing:
             setattr(self, name, value)
 
 
-IDLE = ("name", "checkpoints.", "training.log_every")  # what changes no bit of the training
+IDLE = ("name", "checkpoints.", "training.log_every", "training.doctor")  # what changes no bit of the training
 
 
 @dataclass

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from wellfit.doctor.finding import Finding, find
 from wellfit.doctor.history import History
 
-SELF_NORMALIZING = ("NativeBatchNorm", "NativeLayerNorm", "NativeGroupNorm", "CudnnBatchNorm", "Embedding", "FusedRmsNorm", "RmsNorm")
+SELF_NORMALIZING = (
+    "NativeBatchNorm",
+    "NativeLayerNorm",
+    "NativeGroupNorm",
+    "CudnnBatchNorm",
+    "Embedding",
+    "FusedRmsNorm",
+    "RmsNorm",
+)
 
 
 def inputs_not_finite(h: History) -> Iterator[Finding]:
@@ -21,20 +29,31 @@ def inputs_not_finite(h: History) -> Iterator[Finding]:
 
 def inputs_not_normalized(h: History) -> Iterator[Finding]:
     for name in h.names("input"):
-        seen = [v for v in h.all("input", name) if v.words["operation"] not in SELF_NORMALIZING and not v.values["whole"]]
+        seen = [
+            v for v in h.all("input", name) if v.words["operation"] not in SELF_NORMALIZING and not v.values["whole"]
+        ]
         if len(seen) < 2 or "hh" in name:
             continue
         x = seen[-1].values
         says = ""
         if x["std"] > 20 or abs(x["mean"]) > 20:
-            says = f"The inputs of {name} have a mean of {x['mean']:.3g} and a spread of {x['std']:.3g} (from {x['min']:.3g} to {x['max']:.3g}); about 0 and 1 are expected."
-        elif x.get("features", 0) >= 2 and x.get("largest_scale", 0) > 5 and x["largest_scale"] > 100 * x["smallest_scale"]:
+            says = (
+                f"The inputs of {name} have a mean of {x['mean']:.3g} and a spread of {x['std']:.3g} (from "
+                f"{x['min']:.3g} to {x['max']:.3g}); about 0 and 1 are expected."
+            )
+        elif (
+            x.get("features", 0) >= 2
+            and x.get("largest_scale", 0) > 5
+            and x["largest_scale"] > 100 * x["smallest_scale"]
+        ):
             says = f"The features that {name} reads have spreads from {x['smallest_scale']:.3g} to {x['largest_scale']:.3g}."
         elif 0 < max(abs(x["min"]), abs(x["max"])) < 2e-3 and x["std"] > 0:
             says = f"The inputs of {name} lie between {x['min']:.2g} and {x['max']:.2g}: far too small to matter beside the biases."
         if says and not math.isnan(x["std"]):
             keep = {k: x[k] for k in ("mean", "std", "min", "max", "largest_scale", "smallest_scale") if k in x}
-            yield find("inputs-not-normalized", 1, says, keep | {"layer": name}, confidence=0.9, place=seen[0].words["place"])
+            yield find(
+                "inputs-not-normalized", 1, says, keep | {"layer": name}, confidence=0.9, place=seen[0].words["place"]
+            )
             return
 
 
@@ -46,9 +65,9 @@ def inputs_degenerate(h: History) -> Iterator[Finding]:
             by_step.setdefault(v.step, []).append((v.name, dict(v.values)))
     hits = []
     for step, seen in sorted(by_step.items()):
-        empty = [x["max"] == x["min"] or x.get("constant_samples", 0) > 0.5 and x["dims"] > 2
-                 or x.get("constant_samples", 0) > 0.5 and x.get("features", 0) >= 8
-                 or x.get("features", 0) >= 4 and x.get("constant_features", 0) >= 0.9 * x["features"] for _, x in seen]  # fmt: skip
+        empty = [x["max"] == x["min"] or (x.get("constant_samples", 0) > 0.5 and x["dims"] > 2)
+                 or (x.get("constant_samples", 0) > 0.5 and x.get("features", 0) >= 8)
+                 or (x.get("features", 0) >= 4 and x.get("constant_features", 0) >= 0.9 * x["features"]) for _, x in seen]  # fmt: skip
         hits.append((step, seen[0]) if all(empty) else None)
     if len(hits) >= 3 and sum(hit is not None for hit in hits) >= 0.6 * len(hits):
         step, (name, x) = next(hit for hit in hits if hit)
@@ -80,10 +99,26 @@ def crashed_on_data(h: History) -> Iterator[Finding]:
     for v in h.all("crash"):
         if v.name == "labels":
             known = "least" in v.words
-            ids = f"Class ids go from {v.words['least']} to {v.words['most']}, and the head has {v.words['classes']} units (0 to {int(v.words['classes']) - 1})." if known else "A class id has no unit in the head."
-            yield find("labels-out-of-range", v.step + 1, ids, {k: t for k, t in v.words.items() if k != "place"}, place=v.words["place"])
+            ids = (
+                f"Class ids go from {v.words['least']} to {v.words['most']}, and the head has {v.words['classes']} units (0 to {int(v.words['classes']) - 1})."
+                if known
+                else "A class id has no unit in the head."
+            )
+            yield find(
+                "labels-out-of-range",
+                v.step + 1,
+                ids,
+                {k: t for k, t in v.words.items() if k != "place"},
+                place=v.words["place"],
+            )
         elif v.name == "empty":
-            yield find("empty-sequences", v.step + 1, "A sequence of length zero was to be packed.", {"error": v.words["error"]}, place=v.words["place"])
+            yield find(
+                "empty-sequences",
+                v.step + 1,
+                "A sequence of length zero was to be packed.",
+                {"error": v.words["error"]},
+                place=v.words["place"],
+            )
 
 
 def labels_single_class(h: History) -> Iterator[Finding]:
@@ -168,8 +203,11 @@ def duplicate_samples(h: History) -> Iterator[Finding]:
                 {"samples": v.values["samples"], "distinct": v.values["distinct"], "threshold": 0.1}, confidence=0.95,
             )  # fmt: skip
             return
-    v = h.latest("population")
-    if v is None or v.values["replacement"] or v.values["width"] < (8 if v.values["whole"] else 6):
+    latest = h.latest("population")
+    if latest is None:
+        return
+    v = latest
+    if v.values["replacement"] or v.values["width"] < (8 if v.values["whole"] else 6):
         return
     x = v.values
     if x["pass_seen"]:
@@ -187,7 +225,8 @@ def duplicate_samples(h: History) -> Iterator[Finding]:
     if early and regular and x["seen"] > 3 * x["distinct"] and x["distinct"] >= 8 and not x["whole"]:
         yield find(
             "duplicate-samples", 1,
-            f"Inputs repeat within a pass over the data: the first repetition came after {x['before_repeat']:.0f} different samples of {x['distinct']:.0f}; the most "
+            f"Inputs repeat within a pass over the data: the first repetition came after {x['before_repeat']:.0f} "
+            f"different samples of {x['distinct']:.0f}; the most "
             f"frequent one was used {x['most']:.0f} times in {x['seen']:.0f}.",
             {"distinct": x["distinct"], "seen": x["seen"], "most": x["most"], "before_repeat": x["before_repeat"]}, confidence=0.8,
         )  # fmt: skip
@@ -196,7 +235,11 @@ def duplicate_samples(h: History) -> Iterator[Finding]:
 def train_validation_leakage(h: History) -> Iterator[Finding]:
     streams = [v for v in h.all("overlap") if v.values["width"] >= (8 if v.values["whole_numbers"] else 4)]
     population = h.latest("population")
-    if population is not None and population.values["whole"] and population.values["before_repeat"] < 0.3 * population.values["distinct"]:
+    if (
+        population is not None
+        and population.values["whole"]
+        and population.values["before_repeat"] < 0.3 * population.values["distinct"]
+    ):
         return  # inputs of few possible values repeat by nature
     for v in streams:
         x = v.values
@@ -230,7 +273,11 @@ def empty_sequences(h: History) -> Iterator[Finding]:
 
 
 def padding_dominates(h: History) -> Iterator[Finding]:
-    seen = [v.values for v in h.all("tokens") if (v.values["known"] or v.values["kinds"] >= 3) and v.values["empty"] < v.values["samples"]]
+    seen = [
+        v.values
+        for v in h.all("tokens")
+        if (v.values["known"] or v.values["kinds"] >= 3) and v.values["empty"] < v.values["samples"]
+    ]
     if len(seen) >= 3 and sum(x["padding"] for x in seen) / len(seen) > 0.6:
         share = sum(x["padding"] for x in seen) / len(seen)
         yield find("padding-dominates", 1, f"{share:.0%} of the token positions of {len(seen)} batches are padding.",

@@ -31,7 +31,8 @@ def overfitting(h: History) -> Iterator[Finding]:
         if trained and rising >= 0.55 and (rise > 1.25 or (rise > 1.15 and after >= 0.5 * len(scores))):
             yield find(
                 "overfitting", at,
-                f"The validation loss (evaluated from {stream}) was lowest at step {at} with {low:.4g} and has risen to {last:.4g}, while the training loss fell from "
+                f"The validation loss (evaluated from {stream}) was lowest at step {at} with {low:.4g} and has risen to "
+                f"{last:.4g}, while the training loss fell from "
                 f"{statistics.fmean(near):.4g} to {end:.4g}.",
                 {"lowest": low, "last": last, "train_then": statistics.fmean(near), "train_now": end, "evaluations_since": float(after)},
                 confidence=0.9,
@@ -46,7 +47,7 @@ def training_too_short(h: History) -> Iterator[Finding]:
     part = max(5, len(values) // 5)
     before, last = statistics.fmean(values[-2 * part : -part]), statistics.fmean(values[-part:])
     noise = statistics.pstdev(values[-part:]) / math.sqrt(part)
-    rates = [r for r in h.rates.values()]
+    rates = list(h.rates.values())
     down = bool(rates) and rates[-1] < 0.3 * max(rates)
     for scores in h.evaluations.values():
         held = [x for _, x in scores]
@@ -82,7 +83,8 @@ def underfitting(h: History) -> Iterator[Finding]:
     if x["learned"] < 0.6 * reach and reach > 0.3 and x["rows"] >= 60 and x["score"] - x["chance"] > 4 * x["error"]:
         yield find(
             "underfitting", h.step,
-            f"The model explains {max(0.0, x['learned']):.0%} of what could be known of its own training targets, while a classical model, cross-validated, explains "
+            f"The model explains {max(0.0, x['learned']):.0%} of what could be known of its own training targets, while "
+            f"a classical model, cross-validated, explains "
             f"{reach:.0%}: the data can be learned, and this model does not.",
             {"learned": x["learned"], "classical": x["score"], "guessing": x["chance"], "rows": x["rows"]}, confidence=0.75,
         )  # fmt: skip
@@ -96,6 +98,7 @@ def beaten_by_baseline(h: History) -> Iterator[Finding]:
     if x["score"] - x["held_out"] > max(0.04, 3 * x["error"]) and x["learned"] >= 0.3:
         yield find(
             "beaten-by-baseline", h.step,
-            f"A classical model, cross-validated on {x['rows']:.0f} of the samples, scores {x['score']:.3f}; the network scores {x['held_out']:.3f} on its validation set.",
+            f"A classical model, cross-validated on {x['rows']:.0f} of the samples, scores {x['score']:.3f}; the "
+            f"network scores {x['held_out']:.3f} on its validation set.",
             {"classical": x["score"], "network": x["held_out"], "error": x["error"]}, confidence=0.75,
         )  # fmt: skip

@@ -58,7 +58,9 @@ def head_loss_mismatch(h: History) -> Iterator[Finding]:
     for v in _losses(h):
         says = _mismatch(v)
         if says:
-            evidence: dict[str, float | str] = {k: v.values[k] for k in ("target_min", "target_max", "classes") if k in v.values}
+            evidence: dict[str, float | str] = {
+                k: v.values[k] for k in ("target_min", "target_max", "classes") if k in v.values
+            }
             yield find("head-loss-mismatch", v.step, says, evidence | {"head": v.words["head"]}, place=v.words["place"])
             return
 
@@ -70,7 +72,10 @@ def _mismatch(v: Vitals) -> str:
         return f"`nll_loss` expects log-probabilities and is given {given}; use `log_softmax`, or `cross_entropy` on plain outputs."
     if function == "cross_entropy":
         if x.get("classes") == 1:
-            return "`cross_entropy` is given a single unit: its loss is 0 whatever the unit says. For yes or no use one unit with `binary_cross_entropy_with_logits`, or two units."
+            return (
+                "`cross_entropy` is given a single unit: its loss is 0 whatever the unit says. For yes or no use "
+                "one unit with `binary_cross_entropy_with_logits`, or two units."
+            )
         if head in ("Sigmoid", "Tanh", "Relu", "Softplus") and x.get("given_size", 0) > 1:
             return f"`cross_entropy` expects unbounded outputs and is given those of a {head.lower()}, which holds every score in a narrow range."
     if function in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
@@ -79,7 +84,9 @@ def _mismatch(v: Vitals) -> str:
         if head in SOFT and function.endswith("logits"):
             return "`binary_cross_entropy_with_logits` is given the output of a softmax."
         if head in ("Relu", "Tanh") and function.endswith("logits"):
-            return f"`binary_cross_entropy_with_logits` expects unbounded outputs and is given those of a {head.lower()}."
+            return (
+                f"`binary_cross_entropy_with_logits` expects unbounded outputs and is given those of a {head.lower()}."
+            )
     if function in ("mse_loss", "smooth_l1_loss", "huber_loss", "l1_loss") and head in RANGES:
         low, high = RANGES[head]
         spread = max(x.get("target_std", 0.0), 1e-12)
@@ -87,13 +94,23 @@ def _mismatch(v: Vitals) -> str:
             return "A softmax over a single unit is always 1, whatever the model computes."
         if x.get("target_max", low) > high + 0.25 * spread or x.get("target_min", high) < low - 0.25 * spread:
             top = "any size" if math.isinf(high) else f"{high:g}"
-            return f"The last operation, a {head.lower()}, gives {low:g} to {top}, and the targets go from {x['target_min']:g} to {x['target_max']:g}: it cannot reach them."
+            return (
+                f"The last operation, a {head.lower()}, gives {low:g} to {top}, and the targets go from "
+                f"{x['target_min']:g} to {x['target_max']:g}: it cannot reach them."
+            )
     return ""
 
 
 def wrong_targets(h: History) -> Iterator[Finding]:
     for v in h.all("given"):
-        yield find("head-loss-mismatch", max(1, v.step), v.words["says"], dict(v.values), place=v.words["place"], confidence=0.95)
+        yield find(
+            "head-loss-mismatch",
+            max(1, v.step),
+            v.words["says"],
+            dict(v.values),
+            place=v.words["place"],
+            confidence=0.95,
+        )
         return
 
 
@@ -117,7 +134,7 @@ def initial_loss_off(h: History) -> Iterator[Finding]:
             variance = x["target_std"] ** 2
             far = x["target_mean"] ** 2 > 15 * variance or x.get("given_std", 0) ** 2 > 15 * variance
             unscaled = loss > 3 * variance and max(abs(x["target_mean"]), x["target_std"]) > 20
-            if variance > 1e-10 and (loss > 25 * variance and far or unscaled):
+            if variance > 1e-10 and ((loss > 25 * variance and far) or unscaled):
                 yield find(
                     "initial-loss-off", 1,
                     f"The first squared error is {loss:.3g}, and guessing the mean of the targets would give {variance:.3g}. The targets lie "
@@ -132,7 +149,9 @@ def loss_negated(h: History) -> Iterator[Finding]:
     negated = [v for v in roots if v.values["negated"]]
     if len(negated) >= 2 and len(negated) == len(roots) and not h.adversarial():
         v = negated[0]
-        functions = ", ".join(sorted({f"`{loss.words['function']}`" for loss in _losses(h)})) or "a negative log-likelihood"
+        functions = (
+            ", ".join(sorted({f"`{loss.words['function']}`" for loss in _losses(h)})) or "a negative log-likelihood"
+        )
         yield find(
             "loss-increasing", v.step, f"What is minimised is the negative of {functions}, so that loss is driven up.",
             {"operation": v.words["operation"]}, place=v.words["place"],
@@ -161,11 +180,21 @@ def loss_increasing(h: History) -> Iterator[Finding]:
     maximized = [v for v in h.all("optimizer") if v.values.get("maximize")]
     known = list(_losses(h))
     losses = h.losses.values()
-    if len(early) < 2 or early[0].step > 4 or h.adversarial() or not all(a >= 0.3 for a in along) or (maximized and not known):
+    if (
+        len(early) < 2
+        or early[0].step > 4
+        or h.adversarial()
+        or not all(a >= 0.3 for a in along)
+        or (maximized and not known)
+    ):
         return
     if not losses or min(losses) <= 0 or (len(losses) >= 3 and losses[-1] < losses[0]):
         return
-    how = "`maximize=True` is set" if maximized else "the update is added where it should be subtracted, or the learning rate is negative"
+    how = (
+        "`maximize=True` is set"
+        if maximized
+        else "the update is added where it should be subtracted, or the learning rate is negative"
+    )
     yield find(
         "loss-increasing", early[0].step,
         f"Each update goes along the gradient instead of against it (cosine {sum(along) / len(along):.2f}): {how}.",

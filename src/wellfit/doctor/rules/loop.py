@@ -86,7 +86,11 @@ def never_stepped(h: History) -> Iterator[Finding]:
 
 def weights_not_changing(h: History) -> Iterator[Finding]:
     updates = h.all("update", "all")
-    if len(updates) < 2 or any(u.values["moved"] > 0 or not math.isfinite(u.values["length"]) for u in updates) or updates[0].step > 4:
+    if (
+        len(updates) < 2
+        or any(u.values["moved"] > 0 or not math.isfinite(u.values["length"]) for u in updates)
+        or updates[0].step > 4
+    ):
         return
     first = updates[0]
     if first.values["rate"] == 0:
@@ -117,7 +121,11 @@ def stale_parameters(h: History) -> Iterator[Finding]:
 
 
 def parameters_not_in_optimizer(h: History) -> Iterator[Finding]:
-    found = [v for v in h.all("structure", "parameters") if v.values["unheld"] and not v.values["by_hand"] and not v.values["stale"]]
+    found = [
+        v
+        for v in h.all("structure", "parameters")
+        if v.values["unheld"] and not v.values["by_hand"] and not v.values["stale"]
+    ]
     if len(found) >= 2:
         v = found[0]
         yield find(
@@ -160,7 +168,12 @@ def evaluation_in_train_mode(h: History) -> Iterator[Finding]:
     for name in h.names("evaluation"):
         spans = h.all("evaluation", name)
         v = spans[-1]
-        if v.values["mixing"] < 0.5 or not v.values["trained"] or (v.values["feeds"] and h.adversarial()) or v.values["trained_on"] >= v.values["calls"]:
+        if (
+            v.values["mixing"] < 0.5
+            or not v.values["trained"]
+            or (v.values["feeds"] and h.adversarial())
+            or v.values["trained_on"] >= v.values["calls"]
+        ):
             continue
         if v.values["calls"] >= 3 and v.values["repeated"] >= 0.6 * (v.values["calls"] - 1):
             continue  # the same input again and again: MC dropout

@@ -16,20 +16,50 @@ def not_finite(h: History) -> Iterator[Finding]:
         evidence: dict[str, float | str] = {k: t for k, t in (("where", where), ("why", why), ("batch", batch)) if t}
         because = f", because of {why}" if why else ""
         if v.name == "inputs":
-            yield find("inputs-not-finite", step, f"{where[:1].upper()}{where[1:]} is not finite: {why}.", evidence, place=place)
+            yield find(
+                "inputs-not-finite",
+                step,
+                f"{where[:1].upper()}{where[1:]} is not finite: {why}.",
+                evidence,
+                place=place,
+            )
         elif v.name == "ignored":
-            yield find("targets-all-ignored", step, f"In step {step} nothing is left to learn from: {why}.", evidence, place=place)
+            yield find(
+                "targets-all-ignored",
+                step,
+                f"In step {step} nothing is left to learn from: {why}.",
+                evidence,
+                place=place,
+            )
         elif v.name == "activation":
-            yield find("activation-not-finite", step, f"The output of {where} is not finite in step {step}, though its input is{because}.", evidence, place=place)
+            yield find(
+                "activation-not-finite",
+                step,
+                f"The output of {where} is not finite in step {step}, though its input is{because}.",
+                evidence,
+                place=place,
+            )
         elif v.name == "gradient":
-            yield find("gradient-not-finite", step, f"The gradient of {where} is not finite in step {step}, while the loss is{because}.", evidence, place=place)
+            yield find(
+                "gradient-not-finite",
+                step,
+                f"The gradient of {where} is not finite in step {step}, while the loss is{because}.",
+                evidence,
+                place=place,
+            )
         elif v.name == "weights":
-            yield from _spoiled(h, v, step, where, evidence, place)
+            yield from _spoiled(h, step, where, evidence, place)
         else:
-            yield find("loss-not-finite", step, f"The loss is {v.values.get('loss', math.nan):g} in step {step}{because}.", evidence, place=place)
+            yield find(
+                "loss-not-finite",
+                step,
+                f"The loss is {v.values.get('loss', math.nan):g} in step {step}{because}.",
+                evidence,
+                place=place,
+            )
 
 
-def _spoiled(h: History, v: Vitals, step: int, where: str, evidence: dict[str, float | str], place: str) -> Iterator[Finding]:
+def _spoiled(h: History, step: int, where: str, evidence: dict[str, float | str], place: str) -> Iterator[Finding]:
     """Weights were not finite before the step: either they ran away, or one gradient was NaN while all was well."""
     losses = [x for x in h.losses.recent(12) if math.isfinite(x)]
     start = statistics.median(h.losses.values()[:3] or [math.nan])
@@ -39,13 +69,21 @@ def _spoiled(h: History, v: Vitals, step: int, where: str, evidence: dict[str, f
             "gradient-not-finite", max(1, step - 1),
             f"Step {step - 1} made {where} NaN or infinite although its loss was finite: its gradient was not finite.", evidence, place=place,
         )  # fmt: skip
-    yield find("loss-not-finite", step, f"The loss is not finite in step {step}, because weights ({where}) are not any more.", evidence, place=place)
+    yield find(
+        "loss-not-finite",
+        step,
+        f"The loss is not finite in step {step}, because weights ({where}) are not any more.",
+        evidence,
+        place=place,
+    )
 
 
 def loss_spike(h: History) -> Iterator[Finding]:
     points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)][-400:]
     population = h.latest("population")
-    few = population is not None and population.values["seen"] < 4 * population.values["batches"]  # of single samples some are always far out
+    few = (
+        population is not None and population.values["seen"] < 4 * population.values["batches"]
+    )  # of single samples some are always far out
     if len(points) < 40 or h.adversarial() or few:
         return
     values = [x for _, x in points]
@@ -78,13 +116,22 @@ def _looks(h: History) -> dict[int, list[Vitals]]:
 def vanishing_gradients(h: History) -> Iterator[Finding]:
     hits = []
     for step, layers in _looks(h).items():
-        weights = [v for v in layers if v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-6 and math.isfinite(v.values["grad_norm"])]
+        weights = [
+            v
+            for v in layers
+            if v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-6 and math.isfinite(v.values["grad_norm"])
+        ]
         if len(weights) < 3:
             continue
         first = max(weights[: max(2, len(weights) // 4)], key=lambda v: v.values["grad_norm"] / v.values["weight_norm"])
         last = max(weights[-2:], key=lambda v: v.values["grad_norm"])
-        a, b = first.values["grad_norm"] / first.values["weight_norm"], last.values["grad_norm"] / last.values["weight_norm"]
-        hits.append((step, first, last, a, b) if a < 1e-3 * b and first.values["grad_norm"] < 1e-4 and b > 1e-5 else None)
+        a, b = (
+            first.values["grad_norm"] / first.values["weight_norm"],
+            last.values["grad_norm"] / last.values["weight_norm"],
+        )
+        hits.append(
+            (step, first, last, a, b) if a < 1e-3 * b and first.values["grad_norm"] < 1e-4 and b > 1e-5 else None
+        )
     recent = hits[-4:]
     if len(recent) >= 3 and all(recent):
         step, first, last, a, b = next(hit for hit in hits if hit)
@@ -101,7 +148,11 @@ def exploding_through_layers(h: History) -> Iterator[Finding]:
     if not looks:
         return
     step, layers = next(iter(looks.items()))
-    weights = [v for v in layers if v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-6 and math.isfinite(v.values["grad_norm"])]
+    weights = [
+        v
+        for v in layers
+        if v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-6 and math.isfinite(v.values["grad_norm"])
+    ]
     if step > 1 or len(weights) < 3 or h.adversarial():
         return
     first, last = weights[0], weights[-1]
@@ -110,14 +161,19 @@ def exploding_through_layers(h: History) -> Iterator[Finding]:
     if total > 300 and ratio > 30:
         yield find(
             "exploding-gradients", step,
-            f"In the first step already, the gradient grows from {last.values['grad_norm']:.3g} at {last.name} to {first.values['grad_norm']:.3g} at {first.name}.",
+            f"In the first step already, the gradient grows from {last.values['grad_norm']:.3g} at {last.name} to "
+            f"{first.values['grad_norm']:.3g} at {first.name}.",
             {"first": first.values["grad_norm"], "last": last.values["grad_norm"], "ratio": ratio, "threshold": 30.0}, confidence=0.85,
         )  # fmt: skip
 
 
 def signals_explode(h: History) -> Iterator[Finding]:
     early = [v for v in h.all("activation") if v.step <= 2]
-    inputs = [v.values["std"] for v in h.all("input") if v.step <= 2 and not v.values["whole"] and math.isfinite(v.values["std"])]
+    inputs = [
+        v.values["std"]
+        for v in h.all("input")
+        if v.step <= 2 and not v.values["whole"] and math.isfinite(v.values["std"])
+    ]
     gains = [v.values["gain"] for v in h.all("layer") if "gain" in v.values and v.words["kind"] == "weight"]
     if not early or not gains or max(inputs, default=1.0) > 50 or statistics.median(gains) > 5:
         return
@@ -126,7 +182,8 @@ def signals_explode(h: History) -> Iterator[Finding]:
         gradient = next((v.values["gradient"] for v in h.all("update", "all")), math.nan)
         yield find(
             "exploding-gradients", 1,
-            f"Signals grow through the model to a spread of {widest.values['std']:.3g} ({widest.name}), and the gradient with them: its norm is {gradient:.3g} in the "
+            f"Signals grow through the model to a spread of {widest.values['std']:.3g} ({widest.name}), and the "
+            f"gradient with them: its norm is {gradient:.3g} in the "
             "first step.",
             {"spread": widest.values["std"], "norm": gradient, "threshold": 1e3}, confidence=0.85,
         )  # fmt: skip
@@ -138,7 +195,11 @@ def exploding_over_steps(h: History) -> Iterator[Finding]:
         return
     early = statistics.median([n for _, n in points[:5]])
     hit = next(((s, n) for s, n in points[3:] if n > 100 * max(early, 1e-3) and n > 50), None)
-    first = [v.values["ratio"] for v in h.all("layer") if v.step <= 3 and v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-3]
+    first = [
+        v.values["ratio"]
+        for v in h.all("layer")
+        if v.step <= 3 and v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-3
+    ]
     large = bool(first) and statistics.median(first) > 0.05  # then the learning rate is what made them grow
     if hit is None or large or h.fell() > 0.3 or not _losses_went_up(h):
         return
@@ -198,10 +259,36 @@ def crashed(h: History) -> Iterator[Finding]:
         evidence: dict[str, float | str] = {"error": v.words["error"]}
         place = v.words["place"]
         if v.name == "out-of-memory":
-            yield find("out-of-memory", v.step + 1, f"Memory ran out in step {v.step + 1}: {v.words['error']}", evidence, place=place)
+            yield find(
+                "out-of-memory",
+                v.step + 1,
+                f"Memory ran out in step {v.step + 1}: {v.words['error']}",
+                evidence,
+                place=place,
+            )
         elif v.name == "one-sample":
-            yield find("batch-statistics-unreliable", v.step + 1, f"Batch norm was given a single sample in step {v.step + 1}, of which it can take no variance.", evidence, severity="error", place=place)
+            yield find(
+                "batch-statistics-unreliable",
+                v.step + 1,
+                f"Batch norm was given a single sample in step {v.step + 1}, of which it can take no variance.",
+                evidence,
+                severity="error",
+                place=place,
+            )
         elif v.name == "detached":
-            yield find("parameters-without-gradient", v.step + 1, "The loss depends on no parameter: all are frozen, or the outputs are detached on their way to it.", evidence, severity="error", place=place)
+            yield find(
+                "parameters-without-gradient",
+                v.step + 1,
+                "The loss depends on no parameter: all are frozen, or the outputs are detached on their way to it.",
+                evidence,
+                severity="error",
+                place=place,
+            )
         elif v.name == "range":
-            yield find("head-loss-mismatch", v.step + 1, f"The loss was given values outside of what it takes: {v.words['error']}", evidence, place=place)
+            yield find(
+                "head-loss-mismatch",
+                v.step + 1,
+                f"The loss was given values outside of what it takes: {v.words['error']}",
+                evidence,
+                place=place,
+            )

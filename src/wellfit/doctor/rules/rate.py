@@ -13,7 +13,11 @@ def _ratios(h: History) -> list[tuple[int, float]]:
     steps: dict[int, list[float]] = {}
     for v in h.all("layer"):
         x = v.values
-        if v.words["kind"] == "weight" and x["weight_norm"] > 1e-3 * math.sqrt(x["numel"]) and math.isfinite(x["ratio"]):
+        if (
+            v.words["kind"] == "weight"
+            and x["weight_norm"] > 1e-3 * math.sqrt(x["numel"])
+            and math.isfinite(x["ratio"])
+        ):
             steps.setdefault(v.step, []).append(x["ratio"])
     return [(step, statistics.median(found)) for step, found in sorted(steps.items())]
 
@@ -39,7 +43,13 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
     start = min(values[: max(1, min(3, len(values) // 3))])
     early = max((r for s, r in ratios if s <= 6), default=ratios[0][1])
     typical = statistics.median(r for _, r in ratios)
-    evidence: dict[str, float | str] = {"update_to_weight": typical, "at_first": early, "threshold": 0.1, "first_loss": start, "last_loss": values[-1]}
+    evidence: dict[str, float | str] = {
+        "update_to_weight": typical,
+        "at_first": early,
+        "threshold": 0.1,
+        "first_loss": start,
+        "last_loss": values[-1],
+    }
     rate = h.rates.recent(1)[0] if len(h.rates) else math.nan
     rates = f" at a learning rate of {rate:.3g}" if math.isfinite(rate) else ""
     away = [s for s, x in finite if x > 4 * abs(start) + 1e-9]
@@ -62,8 +72,9 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
     window = max(4, len(values) // 8)
     if len(values) < 24:
         return
-    last, best = statistics.median(values[-window:]), min(
-        statistics.median(values[i : i + window]) for i in range(0, len(values) - window + 1, window)
+    last, best = (
+        statistics.median(values[-window:]),
+        min(statistics.median(values[i : i + window]) for i in range(0, len(values) - window + 1, window)),
     )
     if start > 0 and last > 0.9 * start and (typical > 0.1 or early > 0.3):
         yield find(
@@ -109,7 +120,8 @@ def learning_rate_too_low(h: History) -> Iterator[Finding]:
     if path < 0.06 and -0.05 < fell < 0.3:
         yield find(
             "learning-rate-too-low", 1,
-            f"One update changes the weights by {typical:.1e} of their length (a learning rate of {max(rates):.3g}); all {h.step} steps together by {path:.1%}. "
+            f"One update changes the weights by {typical:.1e} of their length (a learning rate of {max(rates):.3g}); "
+            f"all {h.step} steps together by {path:.1%}. "
             f"The loss fell by {fell:.1%}.",
             {"update_to_weight": typical, "path": path, "threshold": 0.06, "fell": fell, "learning_rate": max(rates)}, confidence=0.85,
         )  # fmt: skip
@@ -145,7 +157,8 @@ def cosine_past_its_end(h: History) -> Iterator[Finding]:
     if v is not None and v.values["t_max"] > 0 and v.values["calls"] > 1.5 * v.values["t_max"] + 2:
         yield find(
             "learning-rate-decayed-too-early", int(v.values["t_max"]),
-            f"The cosine schedule (made at {v.words['place']}) was set up for {v.values['t_max']:.0f} calls of `step()` and has had {v.values['calls']:.0f}: the rate "
+            f"The cosine schedule (made at {v.words['place']}) was set up for {v.values['t_max']:.0f} calls of `step()` "
+            f"and has had {v.values['calls']:.0f}: the rate "
             "went to its minimum and swings up and down since. It is called more often than planned, per batch and not per epoch perhaps.",
             {"planned": v.values["t_max"], "calls": v.values["calls"]}, confidence=0.9, place=v.words["place"],
         )  # fmt: skip
@@ -184,7 +197,9 @@ def loss_not_decreasing(h: History) -> Iterator[Finding]:
         return
     window = max(8, len(values) // 6)
     first, last = statistics.fmean(values[:window]), statistics.fmean(values[-window:])
-    best = min(statistics.fmean(values[i : i + window]) for i in range(0, len(values) - window + 1, max(1, window // 2)))
+    best = min(
+        statistics.fmean(values[i : i + window]) for i in range(0, len(values) - window + 1, max(1, window // 2))
+    )
     noise = statistics.pstdev(values[-window:]) / math.sqrt(window)
     late = [v.values for v in h.all("loss") if v.step > 0.7 * h.step and v.values.get("target_entropy", 0) > 0.1]
     frequencies = bool(late) and statistics.fmean(x["mean_loss"] / max(x["target_entropy"], 1e-9) for x in late) > 0.98
@@ -197,7 +212,7 @@ def loss_not_decreasing(h: History) -> Iterator[Finding]:
             {"loss": last, "of_frequencies": statistics.fmean(x["target_entropy"] for x in late), "steps": float(h.step)}, confidence=0.6,
         )  # fmt: skip
         return
-    if last < 0.97 * values[0] or best < 0.96 * first or last < first - 4 * noise and last < 0.985 * first:
+    if last < 0.97 * values[0] or best < 0.96 * first or (last < first - 4 * noise and last < 0.985 * first):
         return
     known = [v.values for v in h.all("loss") if v.step <= 1 and "mean_loss" in v.values]
     for x in known:
@@ -205,10 +220,13 @@ def loss_not_decreasing(h: History) -> Iterator[Finding]:
         if x["mean_loss"] < 0.5 * expected:
             return  # it was low to begin with
     ratios = _ratios(h)
-    size = f", weights change by {statistics.median(r for _, r in ratios):.1e} of their length per step" if ratios else ""
+    size = (
+        f", weights change by {statistics.median(r for _, r in ratios):.1e} of their length per step" if ratios else ""
+    )
     yield find(
         "loss-not-decreasing", 1,
-        f"The loss is {last:.4g} after {h.step} steps and was {first:.4g}. Ruled out: gradients that are missing or not cleared, weights that stand still{size}, "
+        f"The loss is {last:.4g} after {h.step} steps and was {first:.4g}. Ruled out: gradients that are missing or not "
+        f"cleared, weights that stand still{size}, "
         "inputs off scale, a wrong loss for the head. To decide: train on one batch alone.",
         {"first": first, "last": last, "steps": float(h.step), "threshold": 0.03}, confidence=0.6,
     )  # fmt: skip

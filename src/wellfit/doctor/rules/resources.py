@@ -1,5 +1,6 @@
 """Resources: memory that grows, steps that wait, an accelerator that idles."""
 
+import itertools
 import statistics
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ def memory_growing(h: History) -> Iterator[Finding]:
     if len(seen) < 8:
         return
     late = seen[len(seen) // 3 :]
-    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(late, late[1:], strict=False) if b[0] > a[0]]
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(late) if b[0] > a[0]]
     grew = sum(gain > 0 for _, gain in steps)
     total, span = late[-1][1] - late[0][1], late[-1][0] - late[0][0]
     half = len(late) // 2

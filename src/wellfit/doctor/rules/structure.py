@@ -10,7 +10,11 @@ from wellfit.doctor.history import History
 
 def dead_units(h: History) -> Iterator[Finding]:
     for name in h.names("activation"):
-        looks = [v for v in h.all("activation", name) if "dead" in v.values and v.values["samples"] >= 16 and v.values["units"] >= 4]
+        looks = [
+            v
+            for v in h.all("activation", name)
+            if "dead" in v.values and v.values["samples"] >= 16 and v.values["units"] >= 4
+        ]
         recent = looks[-4:]
         if len(recent) >= 4 and min(v.values["dead"] for v in recent) > 0.5 and recent[-1].values["followed"]:
             onset = next(v for v in looks if v.values["dead"] > 0.5)
@@ -26,7 +30,11 @@ def saturated_units(h: History) -> Iterator[Finding]:
     if h.adversarial():
         return
     for name in h.names("activation"):
-        looks = [v for v in h.all("activation", name) if "saturated" in v.values and v.values["samples"] >= 16 and v.values["units"] >= 4]
+        looks = [
+            v
+            for v in h.all("activation", name)
+            if "saturated" in v.values and v.values["samples"] >= 16 and v.values["units"] >= 4
+        ]
         recent = looks[-4:]
         if len(recent) >= 4 and min(v.values["saturated"] for v in recent) > 0.5 and recent[-1].values["followed"]:
             onset = next(v for v in looks if v.values["saturated"] > 0.5)
@@ -88,7 +96,10 @@ def missing_nonlinearity(h: History) -> Iterator[Finding]:
         x = v.values
         if len(seen) < 2 or v.words["same_kind"] != "True" or x["between"] < min(x["in"], x["out"]):
             continue
-        if (x["convolution"] and x["kernel"] == 1) or v.words.get("into") in ("Bmm", "ScaledDotProductFlashAttentionForCpu"):
+        if (x["convolution"] and x["kernel"] == 1) or v.words.get("into") in (
+            "Bmm",
+            "ScaledDotProductFlashAttentionForCpu",
+        ):
             continue
         yield find(
             "missing-nonlinearity", seen[0].step,

@@ -1,0 +1,107 @@
+"""The probe of wellfit's own loop: on some steps, what the loss, the gradients and the update were like.
+
+The loop asks `due`, and on such a step hands over the loss before its backward pass, and calls `before` and `after`
+around the update. On all other steps that question is all it costs. What was measured leaves as `Vitals`.
+
+    >>> probe = Probe(model, optimizer)
+    >>> if probe.due: probe.loss(loss, batch)
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from wellfit.doctor import measure
+from wellfit.doctor.doctor import Doctor
+from wellfit.doctor.watch import Backward, Call, Root, Training, Watch
+from wellfit.events import Vitals
+
+DENSE, SPARSE = 4, 256  # all of the first steps are looked at; later one in so many at least
+
+
+class Probe(Watch):
+    """Measures one training. `vitals` holds what was measured since it was last emptied."""
+
+    def __init__(self, model: nn.Module, optimizer: Any, step: int = 0):
+        super().__init__(Doctor())
+        self.vitals: list[Vitals] = []
+        self.model = model
+        self.root: Root = self._root(model)
+        self.outer.ran = {id(module) for module in model.modules()}
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.training = Training("", parameters, None, "")
+        self.training.by_hand = False
+        self.training.optimizer = weakref.ref(optimizer)
+        self.training.step = self.steps = step
+        self.training.next_look = step + 1
+        self.trainings = [self.training]
+
+    @property
+    def due(self) -> bool:
+        """Whether the step that comes is looked at."""
+        return self.training.step + 1 >= self.training.next_look
+
+    def loss(self, loss: Tensor, batch: Any) -> None:
+        """Reads the graph of a loss, and the batch behind it. Called before the backward pass of a step that is due."""
+        if self.off or not isinstance(loss, Tensor) or loss.grad_fn is None:
+            return
+        self.busy = True
+        try:
+            given = measure.tensors(batch)
+            call = Call(self.root, (), True, given[:1], self.model.training, False, fed=False)
+            call.mixing = self.model.training and bool(self.root.switches)
+            call.args, call.learned = tuple(given[:1]), True
+            self.target = given[1] if isinstance(batch, tuple | list) and len(given) > 1 else None
+            back = Backward("", float("nan"), None)
+            self._learn_from(loss, back, call)
+            back.divided, back.graph = True, None  # the loop weighs its micro-batches itself
+            self.since = self.training.pending = [back]
+        except Exception as error:
+            self.give_up(error)
+        finally:
+            self.busy = False
+
+    def before(self) -> None:
+        """The gradients are whole, and not yet clipped."""
+        self._guarded(lambda: self._begin(self.training))
+
+    def after(self) -> None:
+        """The weights are updated. Called after every step."""
+        training = self.training
+        training.step += 1
+        self.steps += 1
+        if not self.since:
+            return
+        self._guarded(self._look_back)
+        self.since, training.pending, training.before, training.grad_norms, training.grads = [], [], [], [], {}
+        steps = training.step
+        training.next_look = steps + (1 if steps < DENSE else max(4, min(SPARSE, steps // 2)))
+
+    def _look_back(self) -> None:
+        self._tell_step(self.training, self.since[-1:])
+
+    def _guarded(self, work: Any) -> None:
+        if self.off:
+            return
+        self.busy = True
+        try:
+            work()
+        except Exception as error:
+            self.give_up(error)
+        finally:
+            self.busy = False
+
+    def _tell(
+        self,
+        training: Training | None,
+        about: str,
+        name: str,
+        values: dict[str, float],
+        words: Mapping[str, str] | None = None,
+    ) -> None:
+        del training
+        self.vitals.append(Vitals(self.training.step, about, name, values, dict(words or {})))
