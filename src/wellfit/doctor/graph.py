@@ -68,7 +68,12 @@ def shape(node: Any) -> tuple[int, ...]:
 
 
 def saved(node: Any, name: str) -> Any:
-    """A saved value of the operation, or None where it has none or gave it up (freed, or overwritten in place)."""
+    """A saved value of the operation, or None where it has none or gave it up (freed, or overwritten in place).
+
+    What is packed away, by activation checkpointing or offloading, is left packed: to unpack it would compute it anew.
+    """
+    if getattr(getattr(node, f"_raw_saved_{name}", None), "unpack_hook", None) is not None:
+        return None
     try:
         value = getattr(node, f"_saved_{name}", None)
     except RuntimeError:
@@ -128,6 +133,7 @@ class Graph:
     losses: list[Loss] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)  # from the data to the loss
     likelihoods: list[int] = field(default_factory=list)  # the signs with which log-probabilities enter
+    doubled: Any = None  # a softmax whose output goes into a log-softmax
     divided: bool = False
     negated: bool = False
     parent: dict[Any, Any] = field(default_factory=dict)
@@ -172,6 +178,8 @@ class Graph:
             if op in ("LogSoftmax", "LogSigmoid") and sign[node]:
                 self.likelihoods.append(sign[node])
                 continue
+            if op in ("Index", "Gather") and self._picked(node, sign[node], scaled[node]):
+                continue
             if op in ("Pow", "Abs"):
                 self._by_hand(node, sign[node], scaled[node])
                 continue
@@ -195,6 +203,32 @@ class Graph:
         else:
             self.divided = all(loss.scaled for loss in self.losses)
             self.negated = all(loss.sign < 0 for loss in self.losses)
+        self._doubled()
+
+    def _doubled(self) -> None:
+        """Log-probabilities of what is a probability already, outside of torch's own losses."""
+        known = {id(loss.head) for loss in self.losses}
+        for node in self.nodes[:400]:
+            if kind(node) in ("LogSoftmax", "Logsumexp") and id(node) not in known:
+                head = through(next((below for below, _ in node.next_functions if below is not None), None))
+                if head is not None and kind(head) in ("Softmax", "SafeSoftmax"):
+                    self.doubled = head
+                    return
+
+    def _picked(self, node: Any, sign: int, scaled: bool) -> bool:
+        """A hand-written negative log-likelihood: the log-probabilities of the targets, picked by index."""
+        head = through(node.next_functions[0][0])
+        if head is None or kind(head) != "LogSoftmax":
+            return False
+        index = saved(node, "indices") if kind(node) == "Index" else saved(node, "index")
+        index = index[-1] if isinstance(index, tuple | list) and index else index
+        logs = saved(head, "result")
+        self.likelihoods.append(sign)
+        if isinstance(index, Tensor) and isinstance(logs, Tensor) and logs.ndim == 2 and index.numel() == len(logs):
+            target = index.detach().reshape(-1)
+            if not target.is_floating_point() and bool((target < logs.shape[1]).all()):
+                self.losses.append(Loss(node, "nll_loss", -sign, scaled, head, None, logs, target))
+        return True
 
     def _by_hand(self, node: Any, sign: int, scaled: bool) -> None:
         """A squared or absolute difference between something that is learned and something that is not."""

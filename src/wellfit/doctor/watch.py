@@ -124,6 +124,7 @@ class Training:
         self.before: list[tuple[int, Tensor]] = []
         self.grad_norms: list[float] = []
         self.grads: dict[int, Tensor] = {}  # by position, of a step that is looked at
+        self.anchor: dict[int, Tensor] = {}  # a few small weights as they were when first looked at
         self.last_place = ""
         self.reached: set[int] = set()
         self.without: Counter[int] = Counter()  # positions of parameters without a gradient
@@ -446,6 +447,10 @@ class Watch:
                 training.gained = [
                     (p, g.data_ptr(), g._version) for p in training.parameters[:256] if (g := p.grad) is not None
                 ][:8]
+        if self.in_step and self.looking:  # `step(closure)`: only now are the gradients there
+            for training in self.trainings:
+                if training.before:
+                    self._begin(training)
         if back.graph is not None:
             self._by_hand(back)
             back.graph = None
@@ -481,6 +486,8 @@ class Watch:
             for own in graph.losses:
                 if own.target is not None:
                     self.target = own.target
+                    if own.given is not None and own.function == "nll_loss" and self.samples.open:
+                        self.samples.labels("cross_entropy", own.given, own.target, False)
             back.reached = graph.parameters
             known = graph.parent
             for call in self.calls:
@@ -598,6 +605,14 @@ class Watch:
         blown = graph.broadcast()
         if blown:
             tell("broadcast", "hand-written", {"given": 1.0, "target": 0.0}, {"shapes": blown, "place": place})
+        if graph.doubled is not None:
+            values = {"sign": 1.0, "scaled": 0.0, "classes": float((shape(graph.doubled) or (2,))[-1])}
+            tell(
+                "loss",
+                "hand-written",
+                values,
+                {"function": "cross_entropy", "head": "Softmax", "place": place, "shapes": ""},
+            )
         for i, loss in enumerate(graph.losses[:8]):
             values, words = facts.loss(loss)
             tell("loss", f"{loss.function} {i}" if i else loss.function, values, words | {"place": place})
@@ -607,7 +622,8 @@ class Watch:
              {"operation": kind(root) if root is not None else "", "place": place})  # fmt: skip
         names: set[str] = set()
         for layer in graph.layers[:LAYERS]:
-            if layer.first and isinstance(layer.inputs, Tensor) and layer.inputs.numel():
+            broken = isinstance(back.value, float) and not math.isfinite(back.value)  # then the autopsy says more
+            if layer.first and isinstance(layer.inputs, Tensor) and layer.inputs.numel() and not broken:
                 tell(
                     "input",
                     layer.name or layer.op,
@@ -724,6 +740,7 @@ class Watch:
         training.leftover = []
         training.pending = []
         self.since = []
+        training.gained = []
         training.before, training.grad_norms, training.grads, training.last_place = [], [], {}, last
         odd = self.doctor.odd(training.name, loss)
         if training.step <= DENSE or odd:
@@ -770,6 +787,13 @@ class Watch:
 
     def _tell_layers(self, training: Training) -> None:
         updates, before = [], []
+        returned = bool(training.anchor) and all(
+            torch.equal(old, training.anchor[position])
+            for position, old in training.before
+            if position in training.anchor
+        )
+        if not training.anchor:
+            training.anchor = dict(sorted(training.before, key=lambda pair: pair[1].numel())[:4])
         for position, old in training.before:
             new = training.parameters[position].detach()
             if new.shape == old.shape and new.is_floating_point():
@@ -787,7 +811,7 @@ class Watch:
         along = sum(directions) / len(directions) if directions else 0.0
         moved = sum(size > 0 for size in sizes)
         self._tell(training, "update", "all", {
-            "along_gradient": along, "moved": float(moved), "parameters": float(len(sizes)), "rate": training.rate(),
+            "along_gradient": along, "moved": float(moved), "returned": float(returned), "parameters": float(len(sizes)), "rate": training.rate(),
             "size": math.sqrt(sum(s * s for s in sizes)), "length": math.sqrt(sum(s * s for s in lengths)),
             "gradient": math.sqrt(sum(n * n for n in training.grad_norms if not math.isnan(n))),
         })  # fmt: skip

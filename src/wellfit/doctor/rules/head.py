@@ -19,13 +19,13 @@ def _losses(h: History) -> Iterator[Vitals]:
 
 def softmax_before_cross_entropy(h: History) -> Iterator[Finding]:
     for v in _losses(h):
-        if v.words["function"] == "cross_entropy" and v.words["head"] in SOFT:
+        if v.words["function"] == "cross_entropy" and v.words["head"] in (*SOFT, "Sigmoid"):
             classes = v.values.get("classes", 2.0)
             floor = math.log(1 + (classes - 1) / math.e)
             yield find(
                 "softmax-before-cross-entropy", v.step,
-                f"`cross_entropy` is given the output of a softmax and applies another one. With {classes:.0f} classes its loss cannot fall "
-                f"below {floor:.3f}.",
+                f"`cross_entropy` applies a softmax itself and is given probabilities, the output of a {v.words['head'].lower()}. "
+                f"With {classes:.0f} classes its loss cannot fall below {floor:.3f}.",
                 {"classes": classes, "lowest_loss": floor}, place=v.words["place"],
             )  # fmt: skip
             return
@@ -76,7 +76,7 @@ def _mismatch(v: Vitals) -> str:
                 "`cross_entropy` is given a single unit: its loss is 0 whatever the unit says. For yes or no use "
                 "one unit with `binary_cross_entropy_with_logits`, or two units."
             )
-        if head in ("Sigmoid", "Tanh", "Relu", "Softplus") and x.get("given_size", 0) > 1:
+        if head in ("Tanh", "Relu", "Softplus") and x.get("given_size", 0) > 1:
             return f"`cross_entropy` expects unbounded outputs and is given those of a {head.lower()}, which holds every score in a narrow range."
     if function in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
         if x.get("target_min", 0) < -1e-4 or x.get("target_max", 1) > 1 + 1e-4:

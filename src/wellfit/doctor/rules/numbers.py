@@ -87,13 +87,14 @@ def loss_spike(h: History) -> Iterator[Finding]:
     if len(points) < 40 or h.adversarial() or few:
         return
     values = [x for _, x in points]
+    level = statistics.median(h.losses.values()[:8])  # far below it, a spike does no harm
     hits = []
     for i in range(8, len(values) - 3):
         around = sorted(values[max(0, i - 20) : i + 21])
         usual, middle = around[int(0.8 * len(around))], around[len(around) // 2]
         scatter = statistics.median(abs(x - middle) for x in around)
         alone = max(values[i - 1], values[i + 1], values[i + 2]) < 0.35 * values[i]
-        if values[i] > 6 * usual > 0 and values[i] > middle + 12 * scatter and alone:
+        if values[i] > max(6 * usual, 0.3 * level) > 0 and values[i] > middle + 12 * scatter and alone:
             hits.append((i, values[i] / usual))
     if hits and len(hits) <= 0.12 * len(values) and (len(hits) >= 2 or hits[0][1] > 9):
         i, times = hits[0]

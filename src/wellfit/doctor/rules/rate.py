@@ -169,7 +169,7 @@ def warmup_missing(h: History) -> Iterator[Finding]:
     rates = dict(h.rates.points())
     population = h.latest("population")
     few = population is not None and population.values["seen"] < 4 * population.values["batches"]
-    if len(points) < 30 or h.adversarial() or few:
+    if len(points) < 30 or h.adversarial() or few or min(x for _, x in points) <= 0:
         return
     first = max(points[0][1], statistics.median(x for _, x in points[:3]))
     reach = max(20, min(64, h.step // 6))

@@ -15,8 +15,10 @@ def dead_units(h: History) -> Iterator[Finding]:
             for v in h.all("activation", name)
             if "dead" in v.values and v.values["samples"] >= 16 and v.values["units"] >= 4
         ]
-        recent = looks[-4:]
-        if len(recent) >= 4 and min(v.values["dead"] for v in recent) > 0.5 and recent[-1].values["followed"]:
+        recent = looks[-8:] if looks and looks[-1].values["dead"] < 0.9 else looks[-4:]  # some come back by themselves
+        if len(recent) < 4 or (recent[-1].values["dead"] < 0.9 and len(recent) < 8):
+            continue
+        if min(v.values["dead"] for v in recent) > 0.5 and recent[-1].values["followed"]:
             onset = next(v for v in looks if v.values["dead"] > 0.5)
             yield find(
                 "dead-units", onset.step,
@@ -104,7 +106,7 @@ def missing_nonlinearity(h: History) -> Iterator[Finding]:
         yield find(
             "missing-nonlinearity", seen[0].step,
             f"{name} reads what {v.words['after']} made with no activation between them: the two can do no more than one linear layer.",
-            {"after": v.words["after"], "layer": name, "width": x["between"]}, confidence=0.85,
+            {"after": v.words["after"], "layer": name, "width": x["between"]}, confidence=0.95,
         )  # fmt: skip
         return
 

@@ -1,0 +1,67 @@
+"""The doctor inside `fit`: on by default, the same bits, its findings kept, and found again from the recorded run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import wellfit
+from wellfit.doctor.doctor import Doctor
+
+X, Y = torch.randn(256, 8, generator=torch.Generator().manual_seed(3)), torch.arange(256) % 4
+
+
+def network(*last: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4), *last)
+
+
+def run(folder: Path, model: nn.Module, **more: object) -> wellfit.Run:
+    settings = {"training.epochs": 6, "training.batch_size": 32} | {k.replace("__", "."): v for k, v in more.items()}
+    return wellfit.fit(
+        model, (X, Y), (X[:64] + 0.01, Y[:64]), loss="cross-entropy", set=settings, folder=folder, quiet=True
+    )
+
+
+def test_the_bits_are_the_same_with_and_without(tmp_path: Path) -> None:
+    with_doctor, without = run(tmp_path / "a", network()), run(tmp_path / "b", network(), training__doctor=False)
+    first, second = with_doctor.best_weights(), without.best_weights()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert with_doctor.metrics() == without.metrics()
+    assert without.findings() == []
+
+
+def test_a_fault_is_told_kept_and_found_again(tmp_path: Path, capsys) -> None:
+    sick = run(tmp_path / "sick", network(nn.Softmax(1)))
+    assert sick.findings()[0]["id"] == "softmax-before-cross-entropy"
+    assert any("softmax-before-cross-entropy" in getattr(event, "text", "") for event in sick.events())
+    again = Doctor()
+    for event in wellfit.open(tmp_path / "sick").events():
+        again.see(event)
+    again.end()
+    assert [f.id for f in again.findings()] == [f["id"] for f in sick.findings()]
+    from wellfit.cli.diagnose import diagnosed
+
+    assert diagnosed(str(tmp_path / "sick"), [], False, tmp_path / "found.json", True) == 3
+    assert json.loads((tmp_path / "found.json").read_text())["findings"][0]["id"] == "softmax-before-cross-entropy"
+    assert "softmax-before-cross-entropy" in capsys.readouterr().err
+
+
+def test_torn_and_foreign_lines_are_passed_over_and_said(tmp_path: Path, capsys) -> None:
+    sick = run(tmp_path / "sick", network(nn.Softmax(1)))
+    with (sick.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"event": "Vitals", "step": "x"}\n[1, 2]\n{"event": "Vit')
+    from wellfit.cli.diagnose import diagnosed
+
+    assert diagnosed(str(sick.folder), [], False, None, False) == 0
+    told = capsys.readouterr().err
+    assert "3 line(s)" in told
+    assert "softmax-before-cross-entropy" in told
+
+
+@pytest.mark.parametrize("preset", ["digits", "wine", "breast-cancer", "diabetes"])
+def test_presets_are_healthy(tmp_path: Path, preset: str) -> None:
+    done = wellfit.fit_recipe(preset, set={"training.epochs": 4}, folder=tmp_path / preset, quiet=True)
+    assert [f["id"] for f in done.findings() if f["severity"] != "advice"] == []
