@@ -99,7 +99,7 @@ class Doctor:
             for about in sorted(news):
                 self._ask(RULES.get(about, ()), history)
         if history.step >= self._next.get(of, EVERY):
-            self._next[of] = history.step + max(EVERY, history.step // 4)
+            self._next[of] = history.step + max(EVERY, history.step // 2)
             self._ask(RULES["step"], history)
 
     def finished(self, of: str) -> None:

@@ -33,8 +33,12 @@ LOSSES = (
 
 
 class Listener(Protocol):
-    """What is told. Every method may be called thousands of times a second."""
+    """What is told. Every method may be called thousands of times a second; while `calm`, most are not."""
 
+    calm: bool
+    span: Any
+
+    def passed_by(self, loss: Any) -> bool: ...
     def before_backward(self, loss: Any) -> None: ...
     def after_backward(self) -> None: ...
     def stepping(self, optimizer: Optimizer) -> None: ...
@@ -54,10 +58,11 @@ class Listener(Protocol):
 @contextmanager
 def installed(listener: Listener) -> Iterator[None]:
     """Listens until the block ends; then torch is as it was."""
-    home, process = threading.get_ident(), os.getpid()
+    home, ident, state = threading.get_ident(), threading.get_ident, {"forked": False}
+    os.register_at_fork(after_in_child=lambda: state.update(forked=True)) if hasattr(os, "register_at_fork") else None
 
     def here() -> bool:
-        return threading.get_ident() == home and os.getpid() == process
+        return ident() == home and not state["forked"]
 
     undo: list[Callable[[], None]] = []
 
@@ -70,6 +75,8 @@ def installed(listener: Listener) -> Iterator[None]:
     def backward(original: Any) -> Any:
         def call(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             if not here():
+                return original(tensors, *args, **kwargs)
+            if listener.calm and listener.passed_by(tensors):
                 return original(tensors, *args, **kwargs)
             listener.before_backward(tensors)
             result = original(tensors, *args, **kwargs)
@@ -120,7 +127,7 @@ def installed(listener: Listener) -> Iterator[None]:
         def make(original: Any) -> Any:
             def call(*args: Any, **kwargs: Any) -> Any:
                 loss = original(*args, **kwargs)
-                if here():
+                if (not listener.calm or not torch.is_grad_enabled()) and here():
                     listener.scored(name, args, kwargs, loss)
                 return loss
 
@@ -151,7 +158,7 @@ def installed(listener: Listener) -> Iterator[None]:
     def reading(original: Any) -> Any:
         def item(self: Any) -> Any:
             value = original(self)
-            if isinstance(value, float) and here():
+            if listener.span is not None and isinstance(value, float) and here():
                 listener.read(value)
             return value
 
@@ -246,7 +253,9 @@ class Calls:
 
         @functools.wraps(original)
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if calls.depth or id(self) not in calls.known or not calls.here():
+            if calls.depth or (calls.listener.calm and self.training and torch.is_grad_enabled()):
+                return original(self, *args, **kwargs)
+            if id(self) not in calls.known or not calls.here():
                 return original(self, *args, **kwargs)
             calls.listener.entered(self, args, kwargs)
             calls.depth = 1

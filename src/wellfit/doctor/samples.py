@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wellfit.doctor.measure import Fingerprints
 
-ENOUGH = 40_000  # samples that are fingerprinted
+ENOUGH = 20_000  # samples that are fingerprinted
 BATCHES = 3000
 ROWS, COLUMNS = 2500, 512  # of the table that the classical yardstick reads
 CLASSES = 200
@@ -84,7 +84,15 @@ class Samples:
         self.seen += len(marks)
         if target is not None:
             self._pair(first, target)
-        if self.seen > ENOUGH or self.batches > BATCHES or (self.batches > 96 and self.seen > 6 * len(self.counts)):
+        again = (
+            self.passed is not None and self.seen >= self.passed[0] + min(self.passed[0], 2000) and self.batches >= 64
+        )
+        if (
+            again
+            or self.seen > ENOUGH
+            or self.batches > BATCHES
+            or (self.batches > 96 and self.seen > 6 * len(self.counts))
+        ):
             self.open = False
 
     def end_pass(self) -> None:

@@ -35,7 +35,8 @@ from wellfit.environment import resident_bytes
 from wellfit.events import Stepped, Vitals
 
 DENSE = 6  # steps that are all looked at, for each optimizer
-SPARSE = 128  # the widest gap between looks
+SPARSE = 512  # the widest gap between looks
+ALERT = 256  # steps before which nothing passes by unread, unless an evaluation was seen
 HELD = 20_000_000  # elements of weights that are copied around an update that is looked at
 LAYERS = 200  # layers that are measured
 WATCHED_BYTES = 64 << 20  # an input larger than this is not held for a later look
@@ -137,6 +138,8 @@ class Training:
         self.clipped: deque[float] = deque(maxlen=256)
         self.stepped_at = 0.0
         self.stepped_total = 0  # steps of all trainings at its last one
+        self.quiet: list[tuple[int, float, float]] = []  # step, loss, rate of calm steps that are not told yet
+        self.level = 0.0  # about what the loss is
 
     def rate(self) -> float:
         """The learning rate of the first group."""
@@ -153,6 +156,9 @@ class Training:
             parameters = [p for group in optimizer.param_groups for p in group["params"] if isinstance(p, Tensor)]
             if len(parameters) != len(self.parameters):
                 self.parameters, self.ids = parameters, {id(p) for p in parameters}
+
+
+_item = torch._C.TensorBase.item  # torch's own, past our replacement
 
 
 def _safely(method: Callable[..., None]) -> Callable[..., None]:
@@ -188,6 +194,9 @@ class Watch:
         self.span: Span | None = None
         self.recent: deque[tuple[int, Root]] = deque(maxlen=8)
         self.looking = True
+        self.calm = False  # nothing is read but the loss, until the next look
+        self.values: list[float] = []  # losses since the last step, while calm
+        self.evaluated_once = self.cpu = False
         self.in_step = self.gap_known = False
         self.scaler = False
         self.compiled = False
@@ -230,6 +239,9 @@ class Watch:
             return
         self.busy = True
         try:
+            for training in self.trainings:
+                if training.quiet:
+                    self._wake(training)
             self._fold([call for call in self.calls if not call.learned])
             if self.hand is not None and self.hand.pending:
                 self._hand_step(self.hand)
@@ -274,6 +286,7 @@ class Watch:
         if any(t.step for t in self.trainings):  # another training begins: another fold, another phase
             self._tell_samples(final=True)
             self.samples = Samples()
+        self.calm = False
         training = Training(f"optimizer {len(self.trainings) + 1}", parameters, optimizer, places.place())
         self.trainings.append(training)
         self._tell(
@@ -413,7 +426,8 @@ class Watch:
         value: float | Tensor = loss.detach()
         if loss.numel() != 1:
             value = loss.detach().float().mean()
-        if loss.device.type == "cpu":
+        self.cpu = loss.device.type == "cpu"  # elsewhere a loss is read only at a look, as reading waits for the device
+        if self.cpu:
             value = float(value)
         back = Backward(places.place(), value, None, inside=self.in_step)
         if self.hand is not None and self.hand.pending:
@@ -457,8 +471,50 @@ class Watch:
         elif self.hand is not None:
             self.hand.pending, self.hand.before = [back], []
 
+    def passed_by(self, loss: Any) -> bool:
+        """A backward pass while calm: its value is kept, and nothing else. False where it deserves more."""
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            return False
+        value = _item(loss)
+        if math.isfinite(value):
+            self.values.append(value)
+            return True
+        self.calm = False
+        return False
+
+    def _calm_step(self, training: Training) -> None:
+        """A step while calm. The numbers wait in a list until the next look."""
+        values, self.values = self.values, []
+        value = sum(values) / len(values) if values else training.level
+        training.step += 1
+        self.steps += 1
+        training.stepped_total = self.steps
+        training.backwards += len(values)
+        training.quiet.append((training.step, value, training.rate()))
+        odd = abs(value) > 3 * abs(training.level) + 1e-3
+        training.level += 0.1 * (value - training.level)
+        if odd or training.step + 1 >= training.next_look or len(training.quiet) > 255:
+            self._wake(training)
+            if odd:
+                self.doctor.odd(training.name, value)
+
+    def _wake(self, training: Training) -> None:
+        self.calm = False
+        for other in self.trainings:
+            quiet, other.quiet = other.quiet, []
+            for step, value, rate in quiet:
+                self.doctor.stepped(other.name, Stepped(step, value, math.nan, rate), math.nan, 0.0)
+            if quiet:
+                self.doctor.examine(other.name)
+        training.next_look = min(training.next_look, training.step + 1)
+        training.stepped_at = 0.0
+        self.waited, self.gap_known = 0.0, True
+        self.look(True)
+
     @_safely
     def stepping(self, optimizer: Optimizer) -> None:
+        if self.calm:
+            return
         self.in_step = True
         training = self._training(optimizer)
         if training is not None and self.looking:
@@ -468,7 +524,11 @@ class Watch:
     def stepped(self, optimizer: Optimizer) -> None:
         self.in_step = False
         training = self._training(optimizer)
-        if training is not None:
+        if training is None:
+            return
+        if self.calm:
+            self._calm_step(training)
+        else:
             self._end(training)
 
     # ---- one step
@@ -761,7 +821,16 @@ class Watch:
         if training.step in (64, 256, 1024):
             self._tell_samples()
         training.stepped_at = time.perf_counter()
+        training.level = (
+            loss
+            if not training.level or not math.isfinite(training.level)
+            else training.level + 0.1 * (loss - training.level)
+        )
         self.doctor.examine(training.name)
+        settled = not self.samples.open and training.step > 32 and (self.evaluated_once or self.steps > ALERT)
+        self.calm = (
+            settled and not self.looking and not training.by_hand and not self.scaler and not self.dead and self.cpu
+        )
 
     def _tell_step(self, training: Training, backs: list[Backward]) -> None:
         """All that was measured around a looked-at step."""
@@ -1017,6 +1086,7 @@ class Watch:
             span.squares += float(target.square().sum())
 
     def _end_spans(self) -> None:
+        self.evaluated_once = self.evaluated_once or bool(self.spans)
         for span in self.spans.values():
             training = self._current()
             values = {
@@ -1136,7 +1206,7 @@ class Watch:
         return False
 
     def _training(self, optimizer: Optimizer) -> Training | None:
-        for training in self.trainings:
+        for training in reversed(self.trainings):
             if training.optimizer is not None and training.optimizer() is optimizer:
                 return training
         return None
