@@ -24,6 +24,20 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.S)
 SHELL = [line.split("#")[0].strip() for line in re.findall(r"^    ((?:make|pip) .*)$", README, re.M)]
 
 
+SCRIPT = """
+import torch
+torch.manual_seed(0)
+x, y = torch.randn(256, 8), torch.arange(256) % 2
+x[:, 0] += 3 * y
+model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+for _ in range(40):
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+"""
+
+
 def execute(command: list[str], folder: Path, **more) -> str:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     environment["OMP_NUM_THREADS"] = "1"  # small networks gain nothing from more, and a busy machine loses
@@ -38,7 +52,7 @@ def execute(command: list[str], folder: Path, **more) -> str:
 
 def test_there_is_something_to_execute() -> None:
     assert len(CONSOLE) >= 10
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 3
     assert SHELL == ["make demo", "make test", "pip install .", "pip install '.[vision,tabular]'"]
 
 
@@ -57,6 +71,7 @@ def test_the_console(tmp_path) -> None:
         "price": draw.normal(100, 20, 200),
     }
     pd.DataFrame(rows).to_csv(tmp_path / "prices.csv", index=False)
+    (tmp_path / "train.py").write_text(SCRIPT)
     (tmp_path / "mine.yaml").write_text("data: {source: wine}\ntraining: {epochs: 2}\n")
     for command in CONSOLE:
         execute(shlex.split(command), tmp_path)

@@ -34,6 +34,18 @@ DETERMINISTIC = {
     "inputs-not-finite", "targets-all-ignored", "labels-out-of-range",
 }  # fmt: skip
 
+# What the test suite runs: a fault of most families, and healthy programs that tempt naive rules.
+QUICK = """
+mlp_digits/base mlp_digits/one-cycle-with-large-peak mlp_digits/forgot-zero-grad mlp_digits/softmax-in-the-model
+mlp_digits/labels-from-one mlp_digits/lr-of-one mlp_digits/fit-on-everything mlp_digits/sorted-by-class-no-shuffle
+gan_2d/base gan_2d/both-optimizers-on-d gan_2d/sigmoid-in-discriminator gan_2d/relu-shifted-out-of-reach
+multilabel/base multilabel/eval-forgotten multilabel/train-mode-lost-after-first-validation multilabel/body-frozen-by-accident
+manual_sgd/base manual_sgd/grads-pile-up manual_sgd/plus-instead-of-minus manual_sgd/lr-as-decay
+tabular_regression/base tabular_regression/lbfgs-closure tabular_regression/target-without-column
+tabular_regression/where-around-sqrt tabular_regression/log-of-centred-feature tabular_regression/all-zero-weights
+lbfgs_regression/linear-stack pinn/base pinn/output-layer-replaced-later mean_teacher/base wine_kfold/mc-dropout-evaluation
+""".split()
+
 
 @dataclass
 class Case:
@@ -253,6 +265,8 @@ def main() -> None:
     arguments.add_argument("--half", choices=("seen", "unseen"))
     arguments.add_argument("--only", default="", help="part of program/variant, or an id")
     arguments.add_argument("--healthy", action="store_true", help="healthy variants alone")
+    arguments.add_argument("--quick", action="store_true", help="the slice that the test suite runs")
+    arguments.add_argument("--examples", type=Path, help="write an example of each finding here, for its page")
     arguments.add_argument("--say", action="store_true", help="what was said of each, and the end of its output")
     arguments.add_argument("--jobs", type=int, default=2)
     arguments.add_argument("--json", type=Path, help="all outcomes")
@@ -265,6 +279,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     wanted = [case for case in cases(chosen.half, chosen.only) if not (chosen.healthy and case.finding)]
+    if chosen.quick:
+        wanted = [case for case in wanted if case.label in QUICK]
     began, outcomes = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(chosen.jobs) as pool:
         for outcome in pool.map(lambda case: examined(case, Path(folder)), wanted):
@@ -280,6 +296,21 @@ def main() -> None:
                 print("    " + outcome.tail.replace("\n", "\n    "))
     print(score(outcomes))
     print(f"\n{len(outcomes)} runs in {time.perf_counter() - began:.0f} s")
+    if chosen.examples:
+        examples = {}
+        for o in outcomes:
+            if o.finding and o.right_first and o.findings[0]["id"] == o.finding and o.finding not in examples:
+                first = o.findings[0]
+                program, fault = o.label.split("/")
+                examples[o.finding] = {
+                    "program": program,
+                    "fault": fault,
+                    "step": first["onset_step"],
+                    "says": first["says"],
+                }
+        chosen.examples.write_text(
+            yaml.safe_dump(dict(sorted(examples.items())), allow_unicode=True, width=120), encoding="utf-8"
+        )
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(o) for o in outcomes]))
 

@@ -516,7 +516,7 @@ class Watch:
         if self.calm:
             return
         self.in_step = True
-        training = self._training(optimizer)
+        training = self._training(optimizer) or self._adopted(optimizer)
         if training is not None and self.looking:
             self._begin(training)
 
@@ -1210,6 +1210,18 @@ class Watch:
             if training.optimizer is not None and training.optimizer() is optimizer:
                 return training
         return None
+
+    def _adopted(self, optimizer: Optimizer) -> Training:
+        """An optimizer that steps and was made before the watching began, or inside of one that wraps it."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if isinstance(p, Tensor)]
+        ids = {id(p) for p in parameters}
+        for training in self.trainings:
+            if training.ids == ids and not training.step:
+                training.optimizer = weakref.ref(optimizer)
+                return training
+        training = Training(f"optimizer {len(self.trainings) + 1}", parameters, optimizer, "")
+        self.trainings.append(training)
+        return training
 
     def _current(self) -> Training | None:
         """The training that stepped last."""
