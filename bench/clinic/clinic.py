@@ -35,16 +35,39 @@ DETERMINISTIC = {
 }  # fmt: skip
 
 # What the test suite runs: a fault of most families, and healthy programs that tempt naive rules.
-QUICK = """
-mlp_digits/base mlp_digits/one-cycle-with-large-peak mlp_digits/forgot-zero-grad mlp_digits/softmax-in-the-model
-mlp_digits/labels-from-one mlp_digits/lr-of-one mlp_digits/fit-on-everything mlp_digits/sorted-by-class-no-shuffle
-gan_2d/base gan_2d/both-optimizers-on-d gan_2d/sigmoid-in-discriminator gan_2d/relu-shifted-out-of-reach
-multilabel/base multilabel/eval-forgotten multilabel/train-mode-lost-after-first-validation multilabel/body-frozen-by-accident
-manual_sgd/base manual_sgd/grads-pile-up manual_sgd/plus-instead-of-minus manual_sgd/lr-as-decay
-tabular_regression/base tabular_regression/lbfgs-closure tabular_regression/target-without-column
-tabular_regression/where-around-sqrt tabular_regression/log-of-centred-feature tabular_regression/all-zero-weights
-lbfgs_regression/linear-stack pinn/base pinn/output-layer-replaced-later mean_teacher/base wine_kfold/mc-dropout-evaluation
-""".split()
+QUICK = [
+    "mlp_digits/base",
+    "mlp_digits/one-cycle-with-large-peak",
+    "mlp_digits/forgot-zero-grad",
+    "mlp_digits/softmax-in-the-model",
+    "mlp_digits/labels-from-one",
+    "mlp_digits/lr-of-one",
+    "mlp_digits/fit-on-everything",
+    "mlp_digits/sorted-by-class-no-shuffle",
+    "gan_2d/base",
+    "gan_2d/both-optimizers-on-d",
+    "gan_2d/sigmoid-in-discriminator",
+    "gan_2d/relu-shifted-out-of-reach",
+    "multilabel/base",
+    "multilabel/eval-forgotten",
+    "multilabel/train-mode-lost-after-first-validation",
+    "multilabel/body-frozen-by-accident",
+    "manual_sgd/base",
+    "manual_sgd/grads-pile-up",
+    "manual_sgd/plus-instead-of-minus",
+    "manual_sgd/lr-as-decay",
+    "tabular_regression/base",
+    "tabular_regression/lbfgs-closure",
+    "tabular_regression/target-without-column",
+    "tabular_regression/where-around-sqrt",
+    "tabular_regression/log-of-centred-feature",
+    "tabular_regression/all-zero-weights",
+    "lbfgs_regression/linear-stack",
+    "pinn/base",
+    "pinn/output-layer-replaced-later",
+    "mean_teacher/base",
+    "wine_kfold/mc-dropout-evaluation",
+]
 
 
 @dataclass

@@ -59,11 +59,10 @@ def not_finite(
             and given.is_floating_point()
             and not bool(torch.isfinite(given).all())
         ):
-            return {
-                "what": "inputs",
-                "where": f"what {layer.name or layer.op} reads",
-                "why": "it holds NaN or infinity",
-            }
+            reader = layer.name or layer.op
+            if inputs:  # finite, as was seen above: the model itself made it so on the way to its first layer
+                return {"what": "activation", "where": f"the model before {reader}", "why": graph.made_by()}
+            return {"what": "inputs", "where": f"what {reader} reads", "why": "it holds NaN or infinity"}
     broken = next((p for p in parameters if not bool(torch.isfinite(p.detach()).all())), None)
     if broken is not None:
         return {"what": "weights", "where": called(broken), "why": "it was not finite any more before this step"}

@@ -38,6 +38,7 @@ class Samples:
         self.whole = self.flat = False
         self.held_out: dict[str, list[set[int]]] = {}  # place -> the samples of each call
         self.held_out_seen: Counter[str] = Counter()
+        self.held_out_calls: Counter[str] = Counter()
         self.classes: Counter[int] = Counter()
         self.of_classes = 0
         self.purity: list[float] = []
@@ -102,6 +103,7 @@ class Samples:
 
     def evaluated(self, place: str, first: Tensor) -> None:
         """A batch that is evaluated on."""
+        self.held_out_calls[place] += 1
         if (
             not first.ndim
             or self.held_out_seen[place] > ENOUGH // 2
@@ -215,7 +217,7 @@ class Samples:
             whole = [marks for marks, share in zip(calls, shares, strict=True) if share > 0.98]
             known = set().union(*whole) if whole else set()
             emit(None, "overlap", place, {
-                "calls": float(len(calls)), "clean": sum(s < 0.02 for s in shares) / len(calls), "whole": len(whole) / len(calls),
+                "calls": float(self.held_out_calls[place]), "clean": sum(s < 0.02 for s in shares) / len(calls), "whole": len(whole) / len(calls),
                 "partly": sum(0.02 <= s <= 0.98 for s in shares) / len(calls), "share": sum(shares) / len(shares),
                 "covers": len(known & trained) / len(trained), "samples": float(len(set().union(*calls))), "width": float(self.width),
                 "whole_numbers": float(self.whole),

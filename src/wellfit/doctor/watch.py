@@ -464,7 +464,9 @@ class Watch:
         if self.in_step and self.looking:  # `step(closure)`: only now are the gradients there
             for training in self.trainings:
                 if training.before:
+                    before = training.before
                     self._begin(training)
+                    training.before = before
         if back.graph is not None:
             self._by_hand(back)
             back.graph = None
@@ -719,7 +721,12 @@ class Watch:
                 (p, pointer, version) for p, pointer, version in training.leftover
                 if (g := p.grad) is not None and g.data_ptr() == pointer and g._version == version
             ]  # fmt: skip
-        if training.gained and training.pending and not self.in_step and self.steps - training.stepped_total <= 8:
+        if (
+            training.gained
+            and training.pending
+            and not self.in_step
+            and (not training.step or self.steps - training.stepped_total <= 8)
+        ):
             if all(
                 (g := p.grad) is None or (g._version != version and not bool(g.any()))
                 for p, _, version in training.gained
@@ -898,7 +905,7 @@ class Watch:
             grad = training.grads.get(position)
             if training.step == 2 and grad is not None and p.shape[0] > 1:
                 rows = grad.detach().reshape(p.shape[0], -1)[:256]
-                values["alike_gradient"] = float((rows - rows[0]).abs().max() <= 1e-9 * rows.abs().max() + 1e-30)
+                values["alike_gradient"] = float((rows - rows[0]).abs().max() <= 1e-4 * rows.abs().max() + 1e-30)
             kind_ = "embedding" if self._is_embedding(p) else "weight"
             self._tell(training, "layer", self._called(p), values, {"kind": kind_})
             order += 1
@@ -944,7 +951,7 @@ class Watch:
         ]
         idle = [p for p in without if id(p) in owners and id(owners[id(p)]) not in self.outer.ran]
         here = training.pending[-1].place if training.pending else ""
-        rivals = sum(1 for t in self.trainings if t is not training and t.step and t.ids.isdisjoint(training.ids)
+        rivals = sum(1 for t in self.trainings if t is not training and t.step
                      and t.last_place != here and abs(t.backwards - training.backwards) < max(8, training.backwards // 2))  # fmt: skip
         self._tell(training, "structure", "parameters", {
             "unheld": float(len(unheld)), "unheld_numel": float(sum(p.numel() for p in unheld)),

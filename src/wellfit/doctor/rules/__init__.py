@@ -22,7 +22,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "evaluation": (loop.evaluation_in_train_mode,),
     "loss": (
         head.softmax_before_cross_entropy, head.sigmoid_before_bce_with_logits, head.head_loss_mismatch,
-        head.initial_loss_off, data.targets_all_ignored, structure.dropout_on_output,
+        head.initial_loss_off, data.targets_all_ignored, structure.dropout_on_output, head.one_loss_negated,
     ),
     "broadcast": (head.loss_broadcasts_shapes,),
     "given": (head.wrong_targets,),

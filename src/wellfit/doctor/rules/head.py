@@ -158,6 +158,22 @@ def loss_negated(h: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def one_loss_negated(h: History) -> Iterator[Finding]:
+    if h.adversarial():
+        return
+    steps: dict[int, list[Vitals]] = {}
+    for v in _losses(h):
+        steps.setdefault(v.step, []).append(v)
+    mixed = [found for found in steps.values() if len({v.values["sign"] for v in found if v.values["sign"]}) > 1]
+    if len(mixed) >= 2 and len(mixed) == len(steps):
+        against = next(v for v in mixed[0] if v.values["sign"] < 0)
+        yield find(
+            "loss-increasing", against.step,
+            f"Of the {len(mixed[0])} losses that are added up, `{against.words['function']}` has a minus: it is driven up.",
+            {"losses": float(len(mixed[0]))}, confidence=0.85, place=against.words["place"],
+        )  # fmt: skip
+
+
 def falls_without_bound(h: History) -> Iterator[Finding]:
     values = h.losses.values()
     if len(values) < 20 or h.adversarial():

@@ -86,6 +86,15 @@ def never_stepped(h: History) -> Iterator[Finding]:
 
 def weights_not_changing(h: History) -> Iterator[Finding]:
     updates = h.all("update", "all")
+    back = [u for u in updates if u.values.get("returned") and u.values["moved"] > 0 and u.step > 1]
+    if len(back) >= 2 and len(back) >= 0.8 * (len(updates) - 1):
+        yield find(
+            "weights-not-changing", back[0].step,
+            f"Each update changes the weights, and before the next one they are what they were in the first step again ({len(back)} looks): something "
+            "puts them back.",
+            {"looks": float(len(back))},
+        )  # fmt: skip
+        return
     if (
         len(updates) < 2
         or any(u.values["moved"] > 0 or not math.isfinite(u.values["length"]) for u in updates)

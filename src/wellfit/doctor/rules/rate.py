@@ -201,7 +201,13 @@ def loss_not_decreasing(h: History) -> Iterator[Finding]:
         statistics.fmean(values[i : i + window]) for i in range(0, len(values) - window + 1, max(1, window // 2))
     )
     noise = statistics.pstdev(values[-window:]) / math.sqrt(window)
-    late = [v.values for v in h.all("loss") if v.step > 0.7 * h.step and v.values.get("target_entropy", 0) > 0.1]
+    late = [
+        v.values
+        for v in h.all("loss")
+        if v.step > 0.7 * h.step
+        and v.values.get("target_entropy", 0) > 0.1
+        and v.values["rows"] >= 8 * v.values["classes"]
+    ]
     frequencies = bool(late) and statistics.fmean(x["mean_loss"] / max(x["target_entropy"], 1e-9) for x in late) > 0.98
     if frequencies and len(late) >= 2 and late[0]["classes"] > 2:
         yield find(
