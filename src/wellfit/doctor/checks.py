@@ -140,36 +140,27 @@ class Checks:
 
     def _ahead(self, twin: nn.Module, name: str, args: Any, kwargs: Any, given: list[Tensor], target: Tensor | None,
                emit: Callable[..., None], place: str) -> None:  # fmt: skip
-        if target is None or target.is_floating_point():
+        if target is None:
             return
-        for ids in given:
-            if ids.ndim != 2 or ids.is_floating_point() or ids.shape[1] < 4 or ids.dtype == torch.bool:
+        for sequence in given:
+            told = _relation(sequence, target)
+            if told is None:
                 continue
-            rows, length = ids.shape
-            labels = target.reshape(rows, -1) if target.numel() % rows == 0 else None
-            if labels is None or labels.shape[1] not in (length, length - 1):
-                continue
-            used = labels >= 0
-            ahead = labels[:, : length - 1] == ids[:, 1:]
-            shifted = bool(used.any()) and float(ahead[used[:, : length - 1]].float().mean()) > 0.98
-            same = labels.shape[1] == length and bool(used.all()) and bool((labels == ids).float().mean() > 0.98)
-            if not (shifted or same) or len(torch.unique(ids)) < 3:
-                continue
-            half = length // 2
-            changed = ids.clone()
-            changed[:, half:] = ids[:, half:].flip(0).roll(1, dims=1)
-            if torch.equal(changed, ids):
+            half = sequence.shape[1] // 2
+            changed = sequence.clone()
+            changed[:, half:] = sequence[:, half:].flip(0).roll(1, dims=1)
+            if torch.equal(changed, sequence):
                 continue
 
-            def swap(t: Tensor, ids: Tensor = ids, changed: Tensor = changed) -> Tensor:
-                return changed if t is ids else t
+            def swap(t: Tensor, sequence: Tensor = sequence, changed: Tensor = changed) -> Tensor:
+                return changed if t is sequence else t
 
             out, moved = _first(twin(*args, **kwargs)), _first(twin(*_mapped(args, swap), **_mapped(kwargs, swap)))
-            if out is None or moved is None or out.ndim != 3 or out.shape[:2] != ids.shape:
+            if out is None or moved is None or out.ndim < 2 or out.shape[:2] != sequence.shape[:2]:
                 continue
             scale = float(out.abs().max()) + 1e-12
-            gap = float((moved[:, :half] - out[:, :half]).abs().max()) / scale
-            emit(None, "ahead", name, {"shifted": float(shifted), "same": float(same), "moved": gap}, {"place": place})
+            told["moved"] = float((moved[:, :half] - out[:, :half]).abs().max()) / scale
+            emit(None, "ahead", name, told, {"place": place})
             return
 
     def peeking(self, inputs: Tensor, target: Any, name: str, emit: Callable[..., None]) -> None:
@@ -243,6 +234,30 @@ class Checks:
         emit(None, "workers", type(loader.dataset).__name__, {
             "random": float(first != second), "alike": float(first == other), "workers": float(loader.num_workers),
         })  # fmt: skip
+
+
+def _relation(sequence: Tensor, target: Tensor) -> dict[str, float] | None:
+    """Whether targets are a sequence moved by one ("shifted"), or itself ("same"); None where they are neither."""
+    if sequence.ndim not in (2, 3) or sequence.shape[1] < 4 or sequence.dtype == torch.bool:
+        return None
+    rows, length = sequence.shape[:2]
+    numbers = sequence.is_floating_point()
+    if numbers != target.is_floating_point() or (sequence.ndim == 3) > numbers or target.numel() % rows:
+        return None
+    labels = target.reshape(rows, -1)
+    if labels.shape[1] not in (length, length - 1):
+        return None
+    used = torch.ones_like(labels, dtype=torch.bool) if numbers else labels >= 0
+    inner = used[:, : length - 1].clone()  # positions after which there is another one
+    inner[:, : used.shape[1] - 1] &= used[:, 1 : inner.shape[1] + 1][:, : used.shape[1] - 1]
+    for one in [sequence] if sequence.ndim == 2 else sequence.unbind(2)[:16]:
+        ahead = labels[:, : length - 1] == one[:, 1:]
+        shifted = bool(inner.any()) and float(ahead[inner].float().mean()) > 0.98
+        same = not numbers and labels.shape[1] == length and bool(used.any())
+        same = same and float((labels == one)[used].float().mean()) > 0.98
+        if (shifted or same) and len(torch.unique(one[:64])) > 2:
+            return {"shifted": float(shifted), "same": float(same), "used": float(used.float().mean())}
+    return None
 
 
 def _as_worker(loader: Any, number: int) -> tuple[int, int] | None:

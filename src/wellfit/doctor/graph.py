@@ -412,6 +412,13 @@ def bent(node: Any, limit: int = 16) -> Any:
         if node is None or kind(node) in ("Cat", "Stack"):
             return node
         op = kind(node)
+        if op == "Add":  # of a bias
+            below = [b for b, _ in node.next_functions if b is not None]
+            rest = [b for b in below if (own := parameter(b)) is None or own.ndim > 1]
+            if len(below) == 2 and len(rest) == 1:
+                node = rest[0]
+                continue
+            return node
         if (
             op in SHAPING
             or op in ("NativeBatchNorm", "CudnnBatchNorm", "NativeDropout")
