@@ -352,8 +352,8 @@ class Graph:
     def unstable(self) -> str:
         """An operation whose value is finite and whose gradient is not: the root or norm of zero."""
         for node in reversed(self.nodes):
-            op, after = kind(node), saved(node, "result")
-            if op == "Sqrt" and isinstance(after, Tensor) and bool((after == 0).any()):
+            op = kind(node)
+            if op == "Sqrt" and isinstance(after := saved(node, "result"), Tensor) and bool((after == 0).any()):
                 return "the square root of zero, whose slope is infinite"
             if op == "Pow" and isinstance(power := saved(node, "exponent"), float) and 0 < power < 1:
                 before = saved(node, "self")

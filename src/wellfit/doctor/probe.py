@@ -9,6 +9,7 @@ around the update. On all other steps that question is all it costs. What was me
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from wellfit.doctor import measure
 from wellfit.doctor.doctor import Doctor
-from wellfit.doctor.watch import Backward, Call, Root, Training, Watch
+from wellfit.doctor.watch import Backward, Call, Root, Training, Watch, safely
 from wellfit.events import Vitals
 
 DENSE, SPARSE = 4, 256  # all of the first steps are looked at; later one in so many at least
@@ -45,55 +46,38 @@ class Probe(Watch):
         """Whether the step that comes is looked at."""
         return self.training.step + 1 >= self.training.next_look
 
+    @safely
     def loss(self, loss: Tensor, batch: Any) -> None:
         """Reads the graph of a loss, and the batch behind it. Called before the backward pass of a step that is due."""
-        if self.off or not isinstance(loss, Tensor) or loss.grad_fn is None:
-            return
-        self.busy = True
-        try:
-            given = measure.tensors(batch)
-            call = Call(self.root, (), True, given[:1], self.model.training, False, fed=False)
-            call.mixing = self.model.training and bool(self.root.switches)
-            call.args, call.learned = tuple(given[:1]), True
-            self.target = given[1] if isinstance(batch, tuple | list) and len(given) > 1 else None
-            back = Backward("", float("nan"), None)
-            self._learn_from(loss, back, call)
-            back.divided, back.graph = True, None  # the loop weighs its micro-batches itself
-            self.since = self.training.pending = [back]
-        except Exception as error:
-            self.give_up(error)
-        finally:
-            self.busy = False
+        given = measure.tensors(batch)
+        call = Call(self.root, (), True, given[:1], self.model.training, False)
+        call.mixing = self.model.training and bool(self.root.switches)
+        call.args, call.learned = tuple(given[:1]), True
+        self.target = given[1] if isinstance(batch, tuple | list) and len(given) > 1 else None
+        back = Backward("", math.nan, None)
+        self._learn_from(loss, back, call)
+        back.divided = True  # the loop weighs its micro-batches itself
+        self.since = self.training.pending = [back]
 
+    @safely
     def before(self) -> None:
         """The gradients are whole, and not yet clipped."""
-        self._guarded(lambda: self._begin(self.training))
+        self._begin(self.training)
 
     def after(self) -> None:
         """The weights are updated. Called after every step."""
         training = self.training
         training.step += 1
         self.steps += 1
-        if not self.since:
-            return
-        self._guarded(self._look_back)
-        self.since, training.pending, training.before, training.grad_norms, training.grads = [], [], [], [], {}
-        steps = training.step
-        training.next_look = steps + (1 if steps < DENSE else max(4, min(SPARSE, steps // 2)))
+        if self.since:
+            self._look_back()
+            self.since, training.pending, training.before, training.grad_norms, training.grads = [], [], [], [], {}
+            steps = training.step
+            training.next_look = steps + (1 if steps < DENSE else max(4, min(SPARSE, steps // 2)))
 
+    @safely
     def _look_back(self) -> None:
         self._tell_step(self.training, self.since[-1:])
-
-    def _guarded(self, work: Any) -> None:
-        if self.off:
-            return
-        self.busy = True
-        try:
-            work()
-        except Exception as error:
-            self.give_up(error)
-        finally:
-            self.busy = False
 
     def _tell(
         self,

@@ -82,6 +82,7 @@ class Backward:
     graph: Graph | None
     facts: list[Vitals] = field(default_factory=list)
     reached: list[Tensor] = field(default_factory=list)  # the parameters behind the loss
+    unstable: str = ""  # an operation whose slope is infinite where it was used
     divided: bool = True
     inside: bool = False  # of `step(closure)`
 
@@ -149,6 +150,12 @@ class Training:
         rates = [float(group.get("lr", math.nan)) for group in optimizer.param_groups]
         return max(rates) if rates else math.nan
 
+    def let_go(self) -> None:
+        """Keeps no weights of an optimizer that is gone: of an earlier fold, an earlier phase."""
+        if self.optimizer is not None and self.optimizer() is None:
+            self.parameters, self.before, self.leftover, self.gained = [], [], [], []
+            self.ids, self.reached, self.anchor, self.grads = set(), set(), {}, {}
+
     def refresh(self) -> None:
         """Takes up parameters that were added to the optimizer later."""
         optimizer = self.optimizer() if self.optimizer is not None else None
@@ -161,7 +168,7 @@ class Training:
 _item = torch._C.TensorBase.item  # torch's own, past our replacement
 
 
-def _safely(method: Callable[..., None]) -> Callable[..., None]:
+def safely(method: Callable[..., None]) -> Callable[..., None]:
     """Runs a listener's method unless it is off or busy; an error of ours ends the watching and not the program."""
 
     @functools.wraps(method)
@@ -256,7 +263,7 @@ class Watch:
 
     def give_up(self, error: BaseException) -> None:
         """An error of the doctor's own: it leaves, and the program goes on."""
-        self.off = True
+        self.off, self.calm, self.values = True, False, []
         self.outer.look(False)
         frame = error.__traceback__
         while frame is not None and frame.tb_next is not None:
@@ -276,13 +283,14 @@ class Watch:
 
     # ---- what the program does
 
-    @_safely
+    @safely
     def created(self, optimizer: Optimizer) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"] if isinstance(p, Tensor)]
         known = next((t for t in self.trainings if t.optimizer is not None and t.optimizer() is optimizer), None)
         if known is not None or len(self.trainings) > 256:
             return
-        # An optimizer that is made inside another (a wrapper) holds the same parameters; the later one counts.
+        for training in self.trainings:
+            training.let_go()
         if any(t.step for t in self.trainings):  # another training begins: another fold, another phase
             self._tell_samples(final=True)
             self.samples = Samples()
@@ -294,7 +302,7 @@ class Watch:
         )
         self.look(True)
 
-    @_safely
+    @safely
     def scheduled(self, scheduler: Any) -> None:
         optimizer = getattr(scheduler, "optimizer", None)
         for training in self.trainings:
@@ -305,13 +313,13 @@ class Watch:
         self.compiled = True
         self.outer.look(False)
 
-    @_safely
+    @safely
     def loading(self, loader: Any) -> None:
         if getattr(loader.sampler, "replacement", False):
             self.samples.replacement = True
         self.checks.loader(loader, self._emit)
 
-    @_safely
+    @safely
     def fetched(self, iterator: Any, seconds: float, ended: bool) -> None:
         self.waited += seconds
         if not self.samples.passed:
@@ -320,19 +328,19 @@ class Watch:
             elif self.steps - self.passes.get(iterator, self.steps) >= 2:
                 self.samples.end_pass()  # of the loader that is trained on
 
-    @_safely
+    @safely
     def permuted(self, count: int) -> None:
         if count > 1.5 * self.samples.batch_size:
             self.samples.end_pass()
 
-    @_safely
+    @safely
     def clipped(self, norm: Any, limit: float) -> None:
         if isinstance(norm, Tensor) and norm.device.type == "cpu" and self.trainings:
             value = float(norm)
             for training in self.trainings[-4:]:
                 training.clipped.append(value / limit if limit else 0.0)
 
-    @_safely
+    @safely
     def scaled(self, scale: float, skipped: bool) -> None:
         self.scaler = True
         training = self.trainings[-1] if self.trainings else None
@@ -341,7 +349,7 @@ class Watch:
         self._tell(training, "scaler", "scaler", {"scale": scale, "skipped": float(skipped)})
         self.doctor.examine(training.name if training is not None else "")
 
-    @_safely
+    @safely
     def entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.forwards += 1
         root = self.roots.get(id(module))
@@ -371,7 +379,7 @@ class Watch:
         if self.looking and not self.backwards and self.forwards > 512:
             self.look(False)  # a program that only predicts
 
-    @_safely
+    @safely
     def left(self, module: nn.Module, output: Any) -> None:
         if not self.calls or self.calls[-1].root.module() is not module:
             return
@@ -385,7 +393,7 @@ class Watch:
             self.calls.pop()
             self._evaluated(call)
 
-    @_safely
+    @safely
     def scored(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
         given = args[0] if args else kwargs.get("input")
         target = args[1] if len(args) > 1 else kwargs.get("target")
@@ -408,7 +416,7 @@ class Watch:
         if self.samples.open:
             self.samples.labels(function, given, target, weighted)
 
-    @_safely
+    @safely
     def read(self, value: float) -> None:
         if self.span is None or torch.is_grad_enabled():
             return
@@ -416,7 +424,7 @@ class Watch:
         if line and autopsy.LOSS_LIKE.search(places.text(line[0])) and not self.span.scored:
             self._heard(places.shown(line[0]), value)
 
-    @_safely
+    @safely
     def before_backward(self, loss: Any) -> None:
         if not isinstance(loss, Tensor):
             loss = loss[0] if isinstance(loss, list | tuple) and loss else None
@@ -446,7 +454,7 @@ class Watch:
         if len(self.since) > 256:
             del self.since[:128]
 
-    @_safely
+    @safely
     def after_backward(self) -> None:
         if not self.since:
             return
@@ -513,7 +521,7 @@ class Watch:
         self.waited, self.gap_known = 0.0, True
         self.look(True)
 
-    @_safely
+    @safely
     def stepping(self, optimizer: Optimizer) -> None:
         if self.calm:
             return
@@ -522,7 +530,7 @@ class Watch:
         if training is not None and self.looking:
             self._begin(training)
 
-    @_safely
+    @safely
     def stepped(self, optimizer: Optimizer) -> None:
         self.in_step = False
         training = self._training(optimizer)
@@ -655,7 +663,7 @@ class Watch:
     def _read_graph(self, graph: Graph, back: Backward) -> None:
         """The facts of one loss, to be told with the step they belong to."""
         found, place = back.facts, back.place
-        back.divided = graph.divided or self.scaler
+        back.divided, back.unstable = graph.divided or self.scaler, graph.unstable()
         if len(graph.losses) == 1 and isinstance(back.value, float):
             mean = facts.loss(graph.losses[0])[0].get("mean_loss", math.nan)
             if abs(back.value - mean) <= 1e-4 * abs(mean):
@@ -772,9 +780,9 @@ class Watch:
             if not math.isfinite(norm) and not self.dead:
                 self.dead = True
                 name = self._called(training.parameters[position])
-                self._tell(training, "not-finite", "gradient", {"step": float(training.step + 1)},
-                           {"where": name, "why": self.since[-1].facts[-1].words.get("unstable", "") if self.since and self.since[-1].facts else "",
-                            "batch": self._batch()})  # fmt: skip
+                why = self.since[-1].unstable if self.since else ""
+                told = {"where": name, "why": why, "batch": self._batch()}
+                self._tell(training, "not-finite", "gradient", {"step": float(training.step + 1)}, told)
                 break
         training.emptied = int(bool(training.gained) and not training.by_hand and all(
             (g := p.grad) is None or (g._version != version and not bool(g.any())) for p, _, version in training.gained
