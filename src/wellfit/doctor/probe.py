@@ -17,8 +17,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from wellfit.doctor import measure
+from wellfit.doctor.account import Backward, Call, Root, Training
 from wellfit.doctor.doctor import Doctor
-from wellfit.doctor.watch import Backward, Call, Root, Training, Watch, safely
+from wellfit.doctor.watch import Watch, safely
 from wellfit.events import Vitals
 
 DENSE, SPARSE = 4, 256  # all of the first steps are looked at; later one in so many at least

@@ -16,19 +16,20 @@ import math
 import sys
 import time
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wellfit.doctor import autopsy, facts, measure, places, yardstick
+from wellfit.doctor import autopsy, facts, measure, places, reading, yardstick
+from wellfit.doctor.account import Backward, Call, Root, Training
 from wellfit.doctor.checks import Checks
 from wellfit.doctor.doctor import Doctor
-from wellfit.doctor.graph import Graph, dropped, kind, shape
+from wellfit.doctor.evaluation import HeldOut
+from wellfit.doctor.graph import Graph
 from wellfit.doctor.patches import Calls, installed
 from wellfit.doctor.samples import Samples
 from wellfit.environment import resident_bytes
@@ -40,129 +41,6 @@ ALERT = 256  # steps before which nothing passes by unread, unless an evaluation
 HELD = 20_000_000  # elements of weights that are copied around an update that is looked at
 LAYERS = 200  # layers that are measured
 WATCHED_BYTES = 64 << 20  # an input larger than this is not held for a later look
-
-
-@dataclass
-class Root:
-    """An outermost module that a program calls."""
-
-    module: weakref.ref[nn.Module]
-    name: str
-    switches: list[nn.Module]
-    training_keys: set[Any] = field(default_factory=set)
-    feeds: bool = False  # its output goes into another one: a generator, an encoder
-    trained: bool = False
-    bare: bool = False  # without parameters: a loss, an activation
-
-
-@dataclass
-class Call:
-    """One call of a root."""
-
-    root: Root
-    key: tuple[tuple[str, int], ...]
-    grad: bool
-    inputs: list[Tensor]
-    training: bool  # the mode of the module
-    mixing: bool  # dropout or batch norm in training mode
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    made: list[Tensor] = field(default_factory=list)
-    outputs: list[Any] = field(default_factory=list)  # what made each output
-    learned: bool = False  # a backward pass went through it
-    fed: bool = False  # with what another root made
-
-
-@dataclass
-class Backward:
-    """One backward pass."""
-
-    place: str
-    value: float | Tensor
-    graph: Graph | None
-    facts: list[Vitals] = field(default_factory=list)
-    reached: list[Tensor] = field(default_factory=list)  # the parameters behind the loss
-    unstable: str = ""  # an operation whose slope is infinite where it was used
-    divided: bool = True
-    inside: bool = False  # of `step(closure)`
-
-
-@dataclass
-class Span:
-    """Forward passes of one kind between two training steps, from which nothing is learned."""
-
-    place: str
-    root: Root | None
-    calls: int = 0
-    samples: int = 0
-    mixing: int = 0
-    grad: int = 0
-    repeated: int = 0
-    trained_on: int = 0
-    losses: float = 0.0
-    scored: int = 0
-    right: float = 0.0
-    judged: int = 0
-    errors: float = 0.0
-    total: float = 0.0
-    squares: float = 0.0
-    last: Any = None
-    heard: dict[str, tuple[float, int]] = field(default_factory=dict)
-
-
-class Training:
-    """What one optimizer (or one loop that updates by hand) did."""
-
-    def __init__(self, name: str, parameters: list[Tensor], optimizer: Optimizer | None, place: str):
-        self.name, self.place = name, place
-        self.optimizer = weakref.ref(optimizer) if optimizer is not None else None
-        self.by_hand = optimizer is None
-        self.parameters = parameters
-        self.ids = {id(p) for p in parameters}
-        self.step = 0
-        self.next_look = 1
-        self.pending: list[Backward] = []
-        self.backwards = 0
-        self.before: list[tuple[int, Tensor]] = []
-        self.grad_norms: list[float] = []
-        self.grads: dict[int, Tensor] = {}  # by position, of a step that is looked at
-        self.anchor: dict[int, Tensor] = {}  # a few small weights as they were when first looked at
-        self.last_place = ""
-        self.reached: set[int] = set()
-        self.without: Counter[int] = Counter()  # positions of parameters without a gradient
-        self.leftover: list[tuple[Tensor, int, int]] = []
-        self.gained: list[tuple[Tensor, int, int]] = []
-        self.cleared_in_vain: Counter[str] = Counter()
-        self.windows: Counter[int] = Counter()
-        self.emptied = 0
-        self.scheduler: Any = None
-        self.clipped: deque[float] = deque(maxlen=256)
-        self.stepped_at = 0.0
-        self.stepped_total = 0  # steps of all trainings at its last one
-        self.quiet: list[tuple[int, float, float]] = []  # step, loss, rate of calm steps that are not told yet
-        self.level = 0.0  # about what the loss is
-
-    def rate(self) -> float:
-        """The learning rate of the first group."""
-        optimizer = self.optimizer() if self.optimizer is not None else None
-        if optimizer is None:
-            return math.nan
-        rates = [float(group.get("lr", math.nan)) for group in optimizer.param_groups]
-        return max(rates) if rates else math.nan
-
-    def let_go(self) -> None:
-        """Keeps no weights of an optimizer that is gone: of an earlier fold, an earlier phase."""
-        if self.optimizer is not None and self.optimizer() is None:
-            self.parameters, self.before, self.leftover, self.gained = [], [], [], []
-            self.ids, self.reached, self.anchor, self.grads = set(), set(), {}, {}
-
-    def refresh(self) -> None:
-        """Takes up parameters that were added to the optimizer later."""
-        optimizer = self.optimizer() if self.optimizer is not None else None
-        if optimizer is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"] if isinstance(p, Tensor)]
-            if len(parameters) != len(self.parameters):
-                self.parameters, self.ids = parameters, {id(p) for p in parameters}
 
 
 _item = torch._C.TensorBase.item  # torch's own, past our replacement
@@ -197,13 +75,12 @@ class Watch:
         self.names: dict[int, str] = {}
         self.calls: list[Call] = []
         self.since: list[Backward] = []
-        self.spans: dict[Any, Span] = {}
-        self.span: Span | None = None
+        self.held_out = HeldOut()
         self.recent: deque[tuple[int, Root]] = deque(maxlen=8)
         self.looking = True
         self.calm = False  # nothing is read but the loss, until the next look
         self.values: list[float] = []  # losses since the last step, while calm
-        self.evaluated_once = self.cpu = False
+        self.cpu = False
         self.in_step = self.gap_known = False
         self.scaler = False
         self.compiled = False
@@ -220,6 +97,11 @@ class Watch:
         self.outer = Calls(self)
         self._patches: Any = None
         self.seconds = 0.0
+
+    @property
+    def span(self) -> Any:
+        """The evaluation that goes on, or None."""
+        return self.held_out.span
 
     # ---- on and off
 
@@ -370,7 +252,7 @@ class Watch:
         if self.looking and grad and self.checks.wanted:
             call.args, call.kwargs = args, kwargs
         call.fed = fed
-        if grad and self.steps and not self.spans and not self.gap_known:
+        if grad and self.steps and not self.held_out.spans and not self.gap_known:
             self.gap, self.gap_known = time.perf_counter(), True
         if len(self.calls) > 64:
             self._fold(self.calls[:32])
@@ -402,7 +284,8 @@ class Watch:
         weighted = kwargs.get("weight") is not None or kwargs.get("pos_weight") is not None or (
             len(args) > 2 and isinstance(args[2], Tensor) and function != "margin_ranking_loss")  # fmt: skip
         if not torch.is_grad_enabled() or self._is_evaluation():
-            self._scored_evaluation(function, given, target, loss)
+            if self.steps:
+                self.held_out.scored(function, given, target, loss)
             return
         self.target = target if target.numel() * target.element_size() <= WATCHED_BYTES else None
         if function in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss") and given.shape != target.shape:
@@ -418,11 +301,11 @@ class Watch:
 
     @safely
     def read(self, value: float) -> None:
-        if self.span is None or torch.is_grad_enabled():
+        if self.held_out.span is None or torch.is_grad_enabled():
             return
         line = places.key(1)
-        if line and autopsy.LOSS_LIKE.search(places.text(line[0])) and not self.span.scored:
-            self._heard(places.shown(line[0]), value)
+        if line and autopsy.LOSS_LIKE.search(places.text(line[0])) and not self.held_out.span.scored:
+            self.held_out.heard(places.shown(line[0]), value)
 
     @safely
     def before_backward(self, loss: Any) -> None:
@@ -586,7 +469,7 @@ class Watch:
             self._fold([call for call in rest if not call.grad])
             self.look(True)
         self.calls = []
-        if self.spans:
+        if self.held_out.spans:
             self._end_spans()
         for call in learned:
             call.made = []
@@ -662,65 +545,9 @@ class Watch:
 
     def _read_graph(self, graph: Graph, back: Backward) -> None:
         """The facts of one loss, to be told with the step they belong to."""
-        found, place = back.facts, back.place
-        back.divided, back.unstable = graph.divided or self.scaler, graph.unstable()
-        if len(graph.losses) == 1 and isinstance(back.value, float):
-            mean = facts.loss(graph.losses[0])[0].get("mean_loss", math.nan)
-            if abs(back.value - mean) <= 1e-4 * abs(mean):
-                back.divided = self.scaler
-
-        def tell(about: str, name: str, values: dict[str, float], words: dict[str, str] | None = None) -> None:
-            found.append(Vitals(0, about, name, values, words or {}))
-
-        blown = graph.broadcast()
-        if blown:
-            tell("broadcast", "hand-written", {"given": 1.0, "target": 0.0}, {"shapes": blown, "place": place})
-        if graph.doubled is not None:
-            values = {"sign": 1.0, "scaled": 0.0, "classes": float((shape(graph.doubled) or (2,))[-1])}
-            tell(
-                "loss",
-                "hand-written",
-                values,
-                {"function": "cross_entropy", "head": "Softmax", "place": place, "shapes": ""},
-            )
-        for i, loss in enumerate(graph.losses[:8]):
-            values, words = facts.loss(loss)
-            tell("loss", f"{loss.function} {i}" if i else loss.function, values, words | {"place": place})
-        root = graph.loss.grad_fn
-        tell("root", "loss", {"divided": float(back.divided), "negated": float(graph.negated),
-             "losses": float(len(graph.losses)), "operations": float(len(graph.nodes))},
-             {"operation": kind(root) if root is not None else "", "place": place})  # fmt: skip
-        names: set[str] = set()
-        for layer in graph.layers[:LAYERS]:
-            broken = isinstance(back.value, float) and not math.isfinite(back.value)  # then the autopsy says more
-            if layer.first and isinstance(layer.inputs, Tensor) and layer.inputs.numel() and not broken:
-                tell(
-                    "input",
-                    layer.name or layer.op,
-                    measure.inputs(layer.inputs),
-                    {"operation": layer.op, "place": place},
-                )
-            if layer.fed_by is not None and layer.name and layer.name not in names:
-                names.add(layer.name)
-                a, b = layer.fed_by, layer
-                tell("linear-pair", layer.name, {"in": facts.width(a, 1), "between": float(shape(a.node)[-1] if a.op != "Convolution" else
-                     shape(a.node)[1]), "out": facts.width(b, 0), "convolution": float(a.op == "Convolution"),
-                     "kernel": float(b.weight.shape[-1]) if b.weight is not None and b.weight.ndim > 2 else 1.0,
-                     "last": float(layer is graph.layers[-1])},
-                     {"after": a.name, "into": facts.into(graph, layer.node), "same_kind": str(facts.same_kind(a.op, b.op))})  # fmt: skip
-        for name, op, made, followed in list(graph.activations())[:64]:
-            tell(
-                "activation",
-                f"{op.lower()} after {name or '?'}",
-                measure.activation(op, made) | {"followed": float(followed)},
-            )
-        for node in graph.nodes:
-            if dropped(node):
-                p = facts.dropout_share(node)
-                if p >= 0.8:
-                    tell("dropout", graph.before(node) or "the inputs", {"p": p}, {})
-        if torch.is_grad_enabled():
-            autopsy.through_time(graph, tell)
+        back.facts = reading.of_graph(graph, back.value, back.place)
+        back.unstable = graph.unstable()
+        back.divided = self.scaler or (graph.divided and not reading.is_mean(graph, back.value))
 
     def _watch_gradients(self, training: Training) -> None:
         """Gradients that were left from the step before, or thrown away without a step."""
@@ -842,7 +669,7 @@ class Watch:
             else training.level + 0.1 * (loss - training.level)
         )
         self.doctor.examine(training.name)
-        settled = not self.samples.open and training.step > 32 and (self.evaluated_once or self.steps > ALERT)
+        settled = not self.samples.open and training.step > 32 and (self.held_out.seen or self.steps > ALERT)
         self.calm = (
             settled and not self.looking and not training.by_hand and not self.scaler and not self.dead and self.cpu
         )
@@ -1056,81 +883,18 @@ class Watch:
     def _evaluated(self, call: Call) -> None:
         if not self.steps:
             return  # a look at the shapes before training
-        span = self.spans.get(call.key)
-        if span is None:
-            if len(self.spans) > 32:
-                return
-            place = places.shown(call.key[-1]) if call.key else ""
-            span = self.spans[call.key] = Span(place, call.root)
-        self.span = span
-        first = call.inputs[0] if call.inputs else None
-        identity = (first.data_ptr(), tuple(first.shape)) if first is not None else None
-        span.calls += 1
-        span.samples += len(first) if first is not None and first.ndim else 1
-        span.mixing += int(call.mixing)
-        span.grad += int(call.grad)
-        span.repeated += int(span.calls > 1 and identity == span.last)
-        span.last = identity
-        trained = self.training_call
-        if first is not None and trained is not None and trained.inputs:
-            same = trained.inputs[0]
-            span.trained_on += int(same is first or (same.data_ptr() == first.data_ptr() and same.shape == first.shape))
-        if first is not None:
-            self.samples.evaluated(span.place, first)
-
-    def _scored_evaluation(self, function: str, given: Tensor, target: Tensor, loss: Any) -> None:
-        if not self.steps:
-            return
-        span = self.span
-        if span is None:
-            key = places.key()
-            span = self.span = self.spans.setdefault(key, Span(places.shown(key[-1]) if key else "", None))
-        if not isinstance(loss, Tensor) or loss.device.type != "cpu":
-            return
-        count = max(1, len(target)) if target.ndim else 1
-        value = float(loss.detach().float().mean())
-        span.losses += value * count
-        span.scored += count
-        if function == "cross_entropy" and given.ndim == 2 and target.ndim == 1:
-            span.right += float((given.detach().argmax(dim=1) == target).sum())
-            span.judged += count
-        elif function == "mse_loss" and given.shape == target.shape:
-            span.errors += float((given.detach() - target).square().sum())
-            span.judged += target.numel()
-            span.total += float(target.sum())
-            span.squares += float(target.square().sum())
+        span = self.held_out.called(call, self.training_call)
+        if span is not None and call.inputs:
+            self.samples.evaluated(span.place, call.inputs[0])
 
     def _end_spans(self) -> None:
-        self.evaluated_once = self.evaluated_once or bool(self.spans)
-        for span in self.spans.values():
-            training = self._current()
-            values = {
-                "calls": float(span.calls), "samples": float(span.samples), "mixing": span.mixing / max(1, span.calls),
-                "grad": span.grad / max(1, span.calls), "repeated": float(span.repeated), "scored": float(span.scored),
-                "trained_on": float(span.trained_on), "feeds": float(span.root is not None and span.root.feeds),
-                "trained": float(span.root is not None and span.root.trained), "steps": float(self.steps),
-            }  # fmt: skip
-            if span.scored:
-                values["loss"] = span.losses / span.scored
-                if span.judged and span.right:
-                    values["accuracy"] = span.right / span.judged
-                if span.judged and span.errors:
-                    values["squared_error"] = span.errors / span.judged
-                    values["target_variance"] = max(0.0, span.squares / span.judged - (span.total / span.judged) ** 2)
-            parts = facts.classes(list(span.root.switches)) if span.root is not None else ""
-            self._tell(training, "evaluation", span.place, values, {"place": span.place, "parts": parts})
-            if span.calls and span.trained_on == span.calls:
-                continue
-            if span.scored:
-                self._held_out(training, span.place, values["loss"])
-            else:
-                for line, (total, count) in list(span.heard.items())[:2]:
-                    self._held_out(training, line, total / count)
-        self.spans, self.span = {}, None
-
-    def _held_out(self, training: Training | None, stream: str, loss: float) -> None:
-        if training is not None:
-            self.doctor.history(training.name).evaluated(stream, training.step, loss)
+        training = self._current()
+        for span in self.held_out.ended():
+            values, words = span.values() | {"steps": float(self.steps)}, {"place": span.place, "parts": span.parts()}
+            self._tell(training, "evaluation", span.place, values, words)
+            for stream, loss in span.held_out().items():
+                if training is not None:
+                    self.doctor.history(training.name).evaluated(stream, training.step, loss)
 
     # ---- when something breaks
 
@@ -1246,12 +1010,6 @@ class Watch:
     def _current_name(self) -> str:
         training = self._current()
         return training.name if training is not None else ""
-
-    def _heard(self, line: str, value: float) -> None:
-        """A number with a loss-like name that the program read while evaluating."""
-        assert self.span is not None
-        total, count = self.span.heard.get(line, (0.0, 0))
-        self.span.heard[line] = (total + value, count + 1)
 
     def _stepped_at(self) -> float:
         training = self._current()

@@ -1,0 +1,118 @@
+"""What the watch keeps account of: outermost modules, their calls, backward passes, and each optimizer's steps.
+
+Plain records. Tensors in them belong to the program and are let go after the step they are of.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from wellfit.doctor.graph import Graph
+from wellfit.events import Vitals
+
+
+@dataclass
+class Root:
+    """An outermost module that a program calls."""
+
+    module: weakref.ref[nn.Module]
+    name: str
+    switches: list[nn.Module]
+    training_keys: set[Any] = field(default_factory=set)
+    feeds: bool = False  # its output goes into another one: a generator, an encoder
+    trained: bool = False
+    bare: bool = False  # without parameters: a loss, an activation
+
+
+@dataclass
+class Call:
+    """One call of a root."""
+
+    root: Root
+    key: tuple[tuple[str, int], ...]
+    grad: bool
+    inputs: list[Tensor]
+    training: bool  # the mode of the module
+    mixing: bool  # dropout or batch norm in training mode
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    made: list[Tensor] = field(default_factory=list)
+    outputs: list[Any] = field(default_factory=list)  # what made each output
+    learned: bool = False  # a backward pass went through it
+    fed: bool = False  # with what another root made
+
+
+@dataclass
+class Backward:
+    """One backward pass."""
+
+    place: str
+    value: float | Tensor
+    graph: Graph | None
+    facts: list[Vitals] = field(default_factory=list)
+    reached: list[Tensor] = field(default_factory=list)  # the parameters behind the loss
+    unstable: str = ""  # an operation whose slope is infinite where it was used
+    divided: bool = True
+    inside: bool = False  # of `step(closure)`
+
+
+class Training:
+    """What one optimizer (or one loop that updates by hand) did."""
+
+    def __init__(self, name: str, parameters: list[Tensor], optimizer: Optimizer | None, place: str):
+        self.name, self.place = name, place
+        self.optimizer = weakref.ref(optimizer) if optimizer is not None else None
+        self.by_hand = optimizer is None
+        self.parameters = parameters
+        self.ids = {id(p) for p in parameters}
+        self.step = 0
+        self.next_look = 1
+        self.pending: list[Backward] = []
+        self.backwards = 0
+        self.before: list[tuple[int, Tensor]] = []
+        self.grad_norms: list[float] = []
+        self.grads: dict[int, Tensor] = {}  # by position, of a step that is looked at
+        self.anchor: dict[int, Tensor] = {}  # a few small weights as they were when first looked at
+        self.last_place = ""
+        self.reached: set[int] = set()
+        self.without: Counter[int] = Counter()  # positions of parameters without a gradient
+        self.leftover: list[tuple[Tensor, int, int]] = []
+        self.gained: list[tuple[Tensor, int, int]] = []
+        self.cleared_in_vain: Counter[str] = Counter()
+        self.windows: Counter[int] = Counter()
+        self.emptied = 0
+        self.scheduler: Any = None
+        self.clipped: deque[float] = deque(maxlen=256)
+        self.stepped_at = 0.0
+        self.stepped_total = 0  # steps of all trainings at its last one
+        self.quiet: list[tuple[int, float, float]] = []  # step, loss, rate of calm steps that are not told yet
+        self.level = 0.0  # about what the loss is
+
+    def rate(self) -> float:
+        """The learning rate of the first group."""
+        optimizer = self.optimizer() if self.optimizer is not None else None
+        if optimizer is None:
+            return math.nan
+        rates = [float(group.get("lr", math.nan)) for group in optimizer.param_groups]
+        return max(rates) if rates else math.nan
+
+    def let_go(self) -> None:
+        """Keeps no weights of an optimizer that is gone: of an earlier fold, an earlier phase."""
+        if self.optimizer is not None and self.optimizer() is None:
+            self.parameters, self.before, self.leftover, self.gained = [], [], [], []
+            self.ids, self.reached, self.anchor, self.grads = set(), set(), {}, {}
+
+    def refresh(self) -> None:
+        """Takes up parameters that were added to the optimizer later."""
+        optimizer = self.optimizer() if self.optimizer is not None else None
+        if optimizer is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"] if isinstance(p, Tensor)]
+            if len(parameters) != len(self.parameters):
+                self.parameters, self.ids = parameters, {id(p) for p in parameters}
