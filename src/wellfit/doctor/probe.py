@@ -32,7 +32,7 @@ class Probe(Watch):
         super().__init__(Doctor())
         self.vitals: list[Vitals] = []
         self.model = model
-        self.root: Root = self._root(model)
+        self.root: Root = self.roots.of(model)
         self.outer.ran = {id(module) for module in model.modules()}
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.training = Training("", parameters, None, "")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 import time
 import weakref
 from collections import deque
@@ -31,6 +30,7 @@ from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.evaluation import HeldOut
 from wellfit.doctor.graph import Graph
 from wellfit.doctor.patches import Calls, installed
+from wellfit.doctor.roots import Roots
 from wellfit.doctor.samples import Samples
 from wellfit.environment import resident_bytes
 from wellfit.events import Stepped, Vitals
@@ -71,8 +71,7 @@ class Watch:
         self.doctor = doctor
         self.off = self.busy = False
         self.trainings: list[Training] = []
-        self.roots: dict[int, Root] = {}
-        self.names: dict[int, str] = {}
+        self.roots = Roots()
         self.calls: list[Call] = []
         self.since: list[Backward] = []
         self.held_out = HeldOut()
@@ -158,7 +157,7 @@ class Watch:
     def register(self, model: nn.Module | None, optimizer: Optimizer | None) -> None:
         """Takes up a model and an optimizer that were made before the watching began."""
         if model is not None:
-            self._root(model)
+            self.roots.of(model)
             self.outer.add(model)
         if optimizer is not None:
             self.created(optimizer)
@@ -234,9 +233,7 @@ class Watch:
     @safely
     def entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.forwards += 1
-        root = self.roots.get(id(module))
-        if root is None or root.module() is not module:
-            root = self._root(module)
+        root = self.roots.of(module)
         if root.bare:
             return
         given = measure.tensors(args) or measure.tensors(kwargs)
@@ -435,7 +432,7 @@ class Watch:
         """Which calls the loss came from; on looked-at steps, what its graph tells."""
         graph = None
         if self.looking:
-            graph = back.graph = Graph(loss, self.names, [t for call in self.calls for t in call.made])
+            graph = back.graph = Graph(loss, self.roots.names, [t for call in self.calls for t in call.made])
             for own in graph.losses:
                 if own.target is not None:
                     self.target = own.target
@@ -452,8 +449,7 @@ class Watch:
                 for call in self.calls[-1:]:
                     call.learned = True
                     call.root.training_keys.add(call.key)
-            if any(id(p) not in self.names for p in graph.parameters):
-                self._name(graph)
+            self.roots.learn(graph)
             self._read_graph(graph, back)
         else:
             for call in self.calls:
@@ -501,7 +497,7 @@ class Watch:
 
     def _learn_from(self, loss: Tensor, back: Backward, call: Call) -> None:
         """Reads the graph of a loss whose batch and model are known."""
-        graph = Graph(loss, self.names)
+        graph = Graph(loss, self.roots.names)
         back.reached = graph.parameters
         self._read_graph(graph, back)
         self.training_call = call
@@ -606,7 +602,7 @@ class Watch:
             training.grad_norms[position] = norm
             if not math.isfinite(norm) and not self.dead:
                 self.dead = True
-                name = self._called(training.parameters[position])
+                name = self.roots.called(training.parameters[position])
                 why = self.since[-1].unstable if self.since else ""
                 told = {"where": name, "why": why, "batch": self._batch()}
                 self._tell(training, "not-finite", "gradient", {"step": float(training.step + 1)}, told)
@@ -741,13 +737,13 @@ class Watch:
             if training.step == 2 and grad is not None and p.shape[0] > 1:
                 rows = grad.detach().reshape(p.shape[0], -1)[:256]
                 values["alike_gradient"] = float((rows - rows[0]).abs().max() <= 1e-4 * rows.abs().max() + 1e-30)
-            kind_ = "embedding" if self._is_embedding(p) else "weight"
-            self._tell(training, "layer", self._called(p), values, {"kind": kind_})
+            kind_ = "embedding" if id(p) in self.roots.embeddings else "weight"
+            self._tell(training, "layer", self.roots.called(p), values, {"kind": kind_})
             order += 1
 
     def _tell_loop(self, training: Training, backs: list[Backward]) -> None:
         kept = len(training.leftover) if training.step > 1 and backs else 0
-        name = self._called(training.leftover[0][0]) if kept else ""
+        name = self.roots.called(training.leftover[0][0]) if kept else ""
         self._tell(training, "loop", "step", {
             "kept": float(kept), "emptied": float(training.emptied), "backwards": float(sum(not b.inside for b in backs)),
             "divided": float(all(b.divided for b in backs)),
@@ -763,9 +759,9 @@ class Watch:
     def _tell_structure(self, training: Training) -> None:
         """Which parameters the loss reaches, and which ones some optimizer holds."""
         held = {key for t in self.trainings for key in t.ids if not t.by_hand}
-        roots = [(root, module) for root in self.roots.values() if (module := root.module()) is not None]
+        modules = list(self.roots.living())
         owners: dict[int, nn.Module] = {}
-        for _, module in roots:
+        for module in modules:
             for part in module.modules():
                 owners.update({id(own): part for own in part._parameters.values() if own is not None})
         reached = [p for back in self.since for p in back.reached]
@@ -780,7 +776,7 @@ class Watch:
             p for position, p in enumerate(training.parameters)
             if p.requires_grad and p.grad is None and training.without[position] >= 2 and id(p) not in ever
         ]  # fmt: skip
-        shapes = {p.shape for _, module in roots for p in module.parameters()}
+        shapes = {p.shape for module in modules for p in module.parameters()}
         stale = [
             p for p in without if owners and id(p) not in owners and (unheld or (p.ndim > 1 and p.shape in shapes))
         ]
@@ -794,8 +790,8 @@ class Watch:
             "held": float(len(training.parameters)), "rivals": float(rivals), "by_hand": float(training.by_hand),
             "frozen": float(sum(not p.requires_grad for p in training.parameters)),
             "without_share": sum(p.numel() for p in without) / max(1, sum(p.numel() for p in training.parameters)),
-        }, {"unheld": facts.listed([self._called(p) for p in unheld]), "without": facts.listed([self._called(p) for p in without]),
-            "stale": facts.listed([self._called(p) for p in stale]), "place": training.place})  # fmt: skip
+        }, {"unheld": facts.listed([self.roots.called(p) for p in unheld]), "without": facts.listed([self.roots.called(p) for p in without]),
+            "stale": facts.listed([self.roots.called(p) for p in stale]), "place": training.place})  # fmt: skip
 
     def _finish(self, training: Training) -> None:
         if training.step == 0 and training.backwards > 2 and not training.by_hand and not self.scaler:
@@ -903,10 +899,10 @@ class Watch:
         training = self._current()
         call = self.training_call
         parameters = training.parameters if training is not None else []
-        graph = back.graph or Graph(loss, self.names)
+        graph = back.graph or Graph(loss, self.roots.names)
         root = call.root.module() if call is not None else None
         told = autopsy.not_finite(
-            call.inputs if call is not None else [], self.target, parameters, root, graph, self._called
+            call.inputs if call is not None else [], self.target, parameters, root, graph, self.roots.called
         )
         step = training.step + 1 if training is not None else 1
         self._tell(training, "not-finite", told["what"], {"step": float(step), "loss": float(back.value)},
@@ -932,57 +928,6 @@ class Watch:
         if call is None or not call.inputs:
             return ""
         return f"step {self.steps + 1}: " + ", ".join(str(list(t.shape)) for t in call.inputs[:3])
-
-    def _root(self, module: nn.Module) -> Root:
-        inner = getattr(module, "_orig_mod", module)
-        root = Root(weakref.ref(module), type(inner).__name__, measure.switches(inner) if facts.small(inner) else [])
-        self.roots[id(module)] = root
-        if len(self.roots) > 512:
-            self.roots = {key: r for key, r in self.roots.items() if r.module() is not None}
-        root.bare = True
-        for name, p in inner.named_parameters():
-            self.names.setdefault(id(p), name)
-            root.bare = False
-        return root
-
-    def _name(self, graph: Graph) -> None:
-        for key, root in list(self.roots.items()):
-            module = root.module()
-            if module is None:
-                del self.roots[key]
-                continue
-            for name, p in module.named_parameters():
-                self.names[id(p)] = name
-        frame = places.outer(sys._getframe(1))
-        for _ in range(3):
-            if frame is None:
-                break
-            for name, value in [*frame.f_locals.items(), *(frame.f_globals.items() if frame.f_back is None else ())]:
-                if isinstance(value, Tensor) and value.is_leaf:
-                    self.names.setdefault(id(value), name)
-            frame = places.outer(frame.f_back)
-        for leaf in graph.parameters:
-            self.names.setdefault(id(leaf), f"parameter {list(leaf.shape)}")
-
-    def _called(self, p: Tensor) -> str:
-        name = self.names.get(id(p))
-        if name is None:
-            for root in self.roots.values():
-                module = root.module()
-                for full, own in module.named_parameters() if module is not None else ():
-                    if own is p:
-                        return full
-            return f"parameter {list(p.shape)}"
-        return name
-
-    def _is_embedding(self, p: Tensor) -> bool:
-        for root in self.roots.values():
-            module = root.module()
-            if module is not None:
-                for part in module.modules():
-                    if isinstance(part, nn.Embedding) and part.weight is p:
-                        return True
-        return False
 
     def _training(self, optimizer: Optimizer) -> Training | None:
         for training in reversed(self.trainings):

@@ -1,0 +1,73 @@
+"""The outermost modules that a program calls, and what its parameters are called.
+
+Modules are held weakly; a parameter is known by its place in a module, or by the variable that holds it.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from wellfit.doctor import facts, measure, places
+from wellfit.doctor.account import Root
+from wellfit.doctor.graph import Graph
+
+ROOTS = 512  # after so many, those that are gone are forgotten
+FRAMES = 3  # of the program, in whose variables bare tensors are looked for
+
+
+class Roots:
+    """All roots of one program, and the names of the parameters in them."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}  # id(parameter) -> name
+        self.embeddings: set[int] = set()  # ids of the parameters of embeddings
+        self._roots: dict[int, Root] = {}
+
+    def of(self, module: nn.Module) -> Root:
+        """The root of a module, taken up if it is new."""
+        root = self._roots.get(id(module))
+        return root if root is not None and root.module() is module else self._add(module)
+
+    def living(self) -> Iterator[nn.Module]:
+        """The modules that are still there."""
+        for root in list(self._roots.values()):
+            module = root.module()
+            if module is not None:
+                yield module
+
+    def learn(self, graph: Graph) -> None:
+        """Names the parameters of a graph that are not known yet."""
+        if all(id(p) in self.names for p in graph.parameters):
+            return
+        self._roots = {key: root for key, root in self._roots.items() if root.module() is not None}
+        for module in self.living():
+            self.names.update({id(p): name for name, p in module.named_parameters()})
+        frame = places.outer(sys._getframe(1))
+        for _ in range(FRAMES):
+            if frame is None:
+                break
+            for name, value in [*frame.f_locals.items(), *(frame.f_globals.items() if frame.f_back is None else ())]:
+                if isinstance(value, Tensor) and value.is_leaf:
+                    self.names.setdefault(id(value), name)
+            frame = places.outer(frame.f_back)
+        for leaf in graph.parameters:
+            self.names.setdefault(id(leaf), f"parameter {list(leaf.shape)}")
+
+    def called(self, p: Tensor) -> str:
+        """The name of a parameter, or its shape."""
+        return self.names.get(id(p)) or f"parameter {list(p.shape)}"
+
+    def _add(self, module: nn.Module) -> Root:
+        inner = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+        root = Root(weakref.ref(module), type(inner).__name__, measure.switches(inner) if facts.small(inner) else [])
+        root.bare = next(inner.parameters(), None) is None
+        self.names.update({id(p): name for name, p in inner.named_parameters()})
+        self.embeddings |= {id(m.weight) for m in inner.modules() if isinstance(m, nn.Embedding)}
+        if len(self._roots) > ROOTS:
+            self._roots = {key: r for key, r in self._roots.items() if r.module() is not None}
+        self._roots[id(module)] = root
+        return root
