@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from wellfit.doctor.graph import ELEMENTS, some
 
 MIXING = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+LAYERS = 200  # layers of a model that are measured
 DIGITS = 4096  # elements of a sample that its fingerprint reads
 
 

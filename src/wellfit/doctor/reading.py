@@ -15,7 +15,6 @@ from wellfit.doctor import autopsy, facts, measure
 from wellfit.doctor.graph import Graph, dropped, kind, shape
 from wellfit.events import Vitals
 
-LAYERS = 200  # layers that are read
 STRONG = 0.8  # a dropout weaker than this is not told
 
 
@@ -53,7 +52,7 @@ def of_graph(graph: Graph, value: float | Tensor, place: str) -> list[Vitals]:
          "losses": float(len(graph.losses)), "operations": float(len(graph.nodes))},
          {"operation": kind(root) if root is not None else "", "place": place})  # fmt: skip
     names: set[str] = set()
-    for layer in graph.layers[:LAYERS]:
+    for layer in graph.layers[: measure.LAYERS]:
         broken = isinstance(value, float) and not math.isfinite(value)  # then the autopsy says more
         if layer.first and isinstance(layer.inputs, Tensor) and layer.inputs.numel() and not broken:
             tell(
@@ -79,7 +78,7 @@ def of_graph(graph: Graph, value: float | Tensor, place: str) -> list[Vitals]:
     for node in graph.nodes:
         if dropped(node):
             p = facts.dropout_share(node)
-            if p >= 0.8:
+            if p >= STRONG:
                 tell("dropout", graph.before(node) or "the inputs", {"p": p}, {})
     if torch.is_grad_enabled():
         autopsy.through_time(graph, tell)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wellfit.doctor import autopsy, facts, measure, places, reading, yardstick
+from wellfit.doctor import autopsy, facts, looks, measure, places, reading, yardstick
 from wellfit.doctor.account import Backward, Call, Root, Training
 from wellfit.doctor.checks import Checks
 from wellfit.doctor.doctor import Doctor
@@ -39,7 +39,6 @@ DENSE = 6  # steps that are all looked at, for each optimizer
 SPARSE = 512  # the widest gap between looks
 ALERT = 256  # steps before which nothing passes by unread, unless an evaluation was seen
 HELD = 20_000_000  # elements of weights that are copied around an update that is looked at
-LAYERS = 200  # layers that are measured
 WATCHED_BYTES = 64 << 20  # an input larger than this is not held for a later look
 
 
@@ -589,7 +588,7 @@ class Watch:
                 grad = p.grad if not p.grad.is_sparse else p.grad.coalesce().values()
                 grads.append(grad)
                 positions.append(position)
-                if not p.grad.is_sparse and len(training.grads) < LAYERS:
+                if not p.grad.is_sparse and len(training.grads) < measure.LAYERS:
                     training.grads[position] = grad.detach().clone() if training.by_hand else grad
             elif p.requires_grad and training.pending:
                 training.without[position] += 1
@@ -634,7 +633,7 @@ class Watch:
             self._tell_step(training, mine)
         training.windows[sum(not b.inside for b in mine)] += 1
         if training.windows.total() in (6, 40, 200) and max(training.windows) > 1:
-            self._tell_windows(training)
+            self._tell(training, *looks.windows(training))
         training.leftover = []
         training.pending = []
         self.since = []
@@ -675,9 +674,13 @@ class Watch:
         for back in backs[-1:]:
             for fact in back.facts:
                 self._tell(training, fact.about, fact.name, dict(fact.values), dict(fact.words))
-        self._tell_layers(training)
-        self._tell_loop(training, backs)
-        self._tell_structure(training)
+        told = [
+            *looks.layers(training, self.roots),
+            looks.loop(training, backs, self.roots),
+            *looks.structure(training, self.trainings, self.since, self.roots, self.outer.ran),
+        ]
+        for one in told:
+            self._tell(training, *one)
         self._tell(training, "memory", "process", {"resident": float(resident_bytes()), "steps": float(training.step)})
         if training.scheduler is not None:
             reference, name, place = training.scheduler
@@ -692,114 +695,13 @@ class Watch:
             over = sum(ratio > 1 for ratio in training.clipped) / len(training.clipped)
             self._tell(training, "clipping", "gradients", {"share": over, "calls": float(len(training.clipped))})
 
-    def _tell_layers(self, training: Training) -> None:
-        updates, before = [], []
-        returned = bool(training.anchor) and all(
-            torch.equal(old, training.anchor[position])
-            for position, old in training.before
-            if position in training.anchor
-        )
-        if not training.anchor:
-            training.anchor = dict(sorted(training.before, key=lambda pair: pair[1].numel())[:4])
-        for position, old in training.before:
-            new = training.parameters[position].detach()
-            if new.shape == old.shape and new.is_floating_point():
-                updates.append((position, new - old))
-                before.append(old)
-        if not updates:
-            return
-        sizes, lengths = measure.norms(u for _, u in updates), measure.norms(before)
-        order, directions = 0, []
-        for i, (position, update) in enumerate(updates):
-            p = training.parameters[position]
-            grad = training.grads.get(position)
-            if grad is not None and i < 32 and sizes[i] > 0 and training.grad_norms[position] > 0:
-                directions.append(float((update * grad).sum()) / (sizes[i] * training.grad_norms[position] + 1e-300))
-        along = sum(directions) / len(directions) if directions else 0.0
-        moved = sum(size > 0 for size in sizes)
-        self._tell(training, "update", "all", {
-            "along_gradient": along, "moved": float(moved), "returned": float(returned), "parameters": float(len(sizes)), "rate": training.rate(),
-            "size": math.sqrt(sum(s * s for s in sizes)), "length": math.sqrt(sum(s * s for s in lengths)),
-            "gradient": math.sqrt(sum(n * n for n in training.grad_norms if not math.isnan(n))),
-        })  # fmt: skip
-        for i, (position, _) in enumerate(updates):
-            p = training.parameters[position]
-            if p.ndim < 2 or order >= LAYERS:
-                continue
-            grad_norm = training.grad_norms[position] if position < len(training.grad_norms) else math.nan
-            values = {
-                "order": float(order), "grad_norm": grad_norm, "weight_norm": lengths[i], "update_norm": sizes[i],
-                "ratio": sizes[i] / lengths[i] if lengths[i] > 0 else math.nan, "numel": float(p.numel()),
-            }  # fmt: skip
-            if training.step <= 1:
-                values |= measure.weight(before[i])
-            grad = training.grads.get(position)
-            if training.step == 2 and grad is not None and p.shape[0] > 1:
-                rows = grad.detach().reshape(p.shape[0], -1)[:256]
-                values["alike_gradient"] = float((rows - rows[0]).abs().max() <= 1e-4 * rows.abs().max() + 1e-30)
-            kind_ = "embedding" if id(p) in self.roots.embeddings else "weight"
-            self._tell(training, "layer", self.roots.called(p), values, {"kind": kind_})
-            order += 1
-
-    def _tell_loop(self, training: Training, backs: list[Backward]) -> None:
-        kept = len(training.leftover) if training.step > 1 and backs else 0
-        name = self.roots.called(training.leftover[0][0]) if kept else ""
-        self._tell(training, "loop", "step", {
-            "kept": float(kept), "emptied": float(training.emptied), "backwards": float(sum(not b.inside for b in backs)),
-            "divided": float(all(b.divided for b in backs)),
-        }, {"parameter": name, "place": backs[-1].place if backs else ""})  # fmt: skip
-
-    def _tell_windows(self, training: Training) -> None:
-        self._tell(training, "windows", "accumulation", {
-            "most": float(max(training.windows)), "usual": float(training.windows.most_common(1)[0][0]),
-            "kinds": float(len(training.windows)), "steps": float(training.windows.total()),
-            "larger": float(sum(n for size, n in training.windows.items() if size > training.windows.most_common(1)[0][0])),
-        })  # fmt: skip
-
-    def _tell_structure(self, training: Training) -> None:
-        """Which parameters the loss reaches, and which ones some optimizer holds."""
-        held = {key for t in self.trainings for key in t.ids if not t.by_hand}
-        modules = list(self.roots.living())
-        owners: dict[int, nn.Module] = {}
-        for module in modules:
-            for part in module.modules():
-                owners.update({id(own): part for own in part._parameters.values() if own is not None})
-        reached = [p for back in self.since for p in back.reached]
-        training.reached.update(id(p) for back in training.pending[-8:] for p in back.reached)
-        ever = training.reached if training.cleared_in_vain or training.emptied or not self.since else set()
-        unheld = []
-        for p in reached:
-            owner = owners.get(id(p))
-            if id(p) not in held and isinstance(p, nn.Parameter) and (owner is None or owner.training):
-                unheld.append(p)
-        without = [
-            p for position, p in enumerate(training.parameters)
-            if p.requires_grad and p.grad is None and training.without[position] >= 2 and id(p) not in ever
-        ]  # fmt: skip
-        shapes = {p.shape for module in modules for p in module.parameters()}
-        stale = [
-            p for p in without if owners and id(p) not in owners and (unheld or (p.ndim > 1 and p.shape in shapes))
-        ]
-        idle = [p for p in without if id(p) in owners and id(owners[id(p)]) not in self.outer.ran]
-        here = training.pending[-1].place if training.pending else ""
-        rivals = sum(1 for t in self.trainings if t is not training and t.step
-                     and t.last_place != here and abs(t.backwards - training.backwards) < max(8, training.backwards // 2))  # fmt: skip
-        self._tell(training, "structure", "parameters", {
-            "unheld": float(len(unheld)), "unheld_numel": float(sum(p.numel() for p in unheld)),
-            "without": float(len(without)), "stale": float(len(stale)), "idle": float(len(idle)),
-            "held": float(len(training.parameters)), "rivals": float(rivals), "by_hand": float(training.by_hand),
-            "frozen": float(sum(not p.requires_grad for p in training.parameters)),
-            "without_share": sum(p.numel() for p in without) / max(1, sum(p.numel() for p in training.parameters)),
-        }, {"unheld": facts.listed([self.roots.called(p) for p in unheld]), "without": facts.listed([self.roots.called(p) for p in without]),
-            "stale": facts.listed([self.roots.called(p) for p in stale]), "place": training.place})  # fmt: skip
-
     def _finish(self, training: Training) -> None:
         if training.step == 0 and training.backwards > 2 and not training.by_hand and not self.scaler:
             self._tell(training, "discarded", "never stepped",
                        {"times": float(training.backwards), "steps": 0.0, "all_steps": float(self.steps)},
                        {"place": training.pending[-1].place if training.pending else "", "made": training.place})  # fmt: skip
         if max(training.windows, default=1) > 1:
-            self._tell_windows(training)
+            self._tell(training, *looks.windows(training))
         self._tell_yardstick(training)
         self.doctor.finished(training.name)
 
