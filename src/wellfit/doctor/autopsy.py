@@ -6,7 +6,6 @@ model, generators and gradients stay as they are; an error is read from the fram
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -16,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from wellfit.data.batches import untouched_randomness
+from wellfit.doctor import copies
 from wellfit.doctor.graph import Graph, kind
 from wellfit.doctor.places import outer, shown
 
 LOSS_LIKE = re.compile(r"loss|mse|nll|rmse|mae\b|elbo|err|bce|crit", re.IGNORECASE)
-COPIED = 50_000_000  # parameters of a model that is still copied for a second look
 
 
 def not_finite(
@@ -82,13 +81,10 @@ def not_finite(
 
 def first_module(model: nn.Module, inputs: Sequence[Tensor]) -> str:
     """The first module whose output is not finite though its inputs are, on a copy of the model. Empty if none is."""
-    if sum(p.numel() for p in model.parameters()) > COPIED or not inputs:
+    twin = copies.twin(model) if inputs else None
+    if twin is None:
         return ""
     found: list[str] = []
-    try:
-        twin = copy.deepcopy(model)
-    except (RuntimeError, TypeError, NotImplementedError, ValueError):
-        return ""
     names = {id(module): name for name, module in twin.named_modules()}
 
     def look(module: nn.Module, _: Any, output: Any) -> None:

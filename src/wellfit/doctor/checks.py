@@ -6,9 +6,7 @@ the same random numbers? These cannot be read from a run; they can be tried.
 
 from __future__ import annotations
 
-import copy
 import os
-import pickle
 import random
 import select
 import signal
@@ -24,9 +22,9 @@ from torch.utils.data import IterableDataset
 from torch.utils.data._utils import worker as workers
 
 from wellfit.data.batches import untouched_randomness
+from wellfit.doctor import copies
 from wellfit.doctor.measure import Fingerprints, tensors
 
-COPIED = 30_000_000  # parameters of a model that is copied for an experiment
 PATIENCE = 5.0  # seconds for a forked child
 
 
@@ -56,7 +54,7 @@ class Checks:
             return
         self.tried.add(id(model))
         self.count += 1
-        if sum(p.numel() for p in model.parameters()) > COPIED or len(given) > 6:
+        if len(given) > 6:
             return
         if any(type(part).__module__.startswith("keras") for part in model.modules()):
             return  # its layers are told of training in each call, and not by `eval()`
@@ -65,9 +63,8 @@ class Checks:
             t.ndim == 2 and t.shape[0] == 2 and batch != 2 and not t.is_floating_point() for t in given
         ):
             return  # an adjacency matrix or a list of edges: samples of a graph are meant to mix
-        try:
-            twin = copy.deepcopy(model)
-        except (RuntimeError, TypeError, NotImplementedError, ValueError, AttributeError, pickle.PicklingError):
+        twin = copies.twin(model)
+        if twin is None:
             return
         twin.eval()
         try:
