@@ -10,16 +10,23 @@ used.
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Recipe", "Run", "WellfitError", "__version__", "fit", "fit_recipe", "open", "resume", "watch"]
+__all__ = [
+    "Recipe", "Run", "WellfitError", "__version__", "check", "check_recipe", "fit", "fit_recipe", "open", "resume", "trace",
+    "trace_recipe", "watch",
+]  # fmt: skip
 
 _HOMES = {
     "Recipe": "wellfit.recipe",
     "Run": "wellfit.run",
     "WellfitError": "wellfit.errors",
+    "check": "wellfit.examine",
+    "check_recipe": "wellfit.examine",
     "fit": "wellfit.api",
     "fit_recipe": "wellfit.api",
     "open": "wellfit.api",
     "resume": "wellfit.api",
+    "trace": "wellfit.examine",
+    "trace_recipe": "wellfit.examine",
     "watch": "wellfit.doctor.beside",
 }
 
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from wellfit.api import fit, fit_recipe, open, resume
     from wellfit.doctor.beside import watch
     from wellfit.errors import WellfitError
+    from wellfit.examine import check, check_recipe, trace, trace_recipe
     from wellfit.recipe import Recipe
     from wellfit.run import Run
 

@@ -102,6 +102,31 @@ def doctor(
     raise typer.Exit(diagnose.diagnosed(program, arguments or [], module, json, strict))
 
 
+@app.command()
+def check(
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")] = "digits",
+    overrides: Overrides = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the checks here too.")] = None,
+) -> None:
+    """Examine data, model, loss and optimizer before any training, on copies. Leaves with 3 where a check failed."""
+    from wellfit.cli import diagnose, show
+
+    raise typer.Exit(diagnose.checked(show.chosen(recipe, overrides or []), json))
+
+
+@app.command()
+def trace(
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")] = "digits",
+    overrides: Overrides = None,
+    shapes: Annotated[bool, typer.Option("--shapes", help="Only shapes, and how output sizes come about.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the layers here too.")] = None,
+) -> None:
+    """Take one training step on a copy and tell of each layer: shape, activations, gradient, weights, update."""
+    from wellfit.cli import diagnose, show
+
+    diagnose.traced(show.chosen(recipe, overrides or []), shapes, json)
+
+
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
     if version:

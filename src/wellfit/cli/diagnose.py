@@ -1,15 +1,17 @@
-"""`wellfit doctor`: a script or a run, its findings on standard error and in a file."""
+"""`wellfit doctor`, `check` and `trace`: what they print, and what they write into a file."""
 
 import json
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from wellfit.doctor import words
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.finding import Finding
 from wellfit.errors import ScriptError
+from wellfit.recipe import Recipe
 from wellfit.run import RECIPE, Run
 
 STRICT = 3
@@ -17,8 +19,7 @@ STRICT = 3
 
 def diagnosed(program: str, arguments: Sequence[str], module: bool, file: Path | None, strict: bool) -> int:
     """Watches or re-reads, tells, and returns the exit status: the script's own, or 3 under `strict`."""
-    if file is not None and not file.resolve().parent.is_dir():
-        raise ScriptError(f"{file} cannot be written: there is no folder {file.resolve().parent}.")
+    _writable(file)
 
     def found(finding: Finding) -> None:
         print(words.line(finding), file=sys.stderr, flush=True)
@@ -37,6 +38,34 @@ def diagnosed(program: str, arguments: Sequence[str], module: bool, file: Path |
         print(f"wellfit: the doctor itself failed and left; the training was not touched. {failure}", file=sys.stderr)
     print(f"\nwellfit doctor: {words.listed(findings)}", file=sys.stderr, flush=True)
     return STRICT if strict and not status and doctor.trouble() else status
+
+
+def checked(recipe: Recipe, file: Path | None) -> int:
+    """The pre-flight of a recipe, printed; returns 3 where a check failed, else 0."""
+    from wellfit import examine
+
+    _writable(file)
+    found = examine.check_recipe(recipe)
+    print(found)
+    if found.trace is not None:
+        print(f"\n{found.trace.shapes()}")
+    _keep(file, found.as_dict())
+    return STRICT if found.failed else 0
+
+
+def traced(recipe: Recipe, shapes: bool, file: Path | None) -> None:
+    """One step of a recipe, layer by layer, printed."""
+    from wellfit import examine
+
+    _writable(file)
+    told = examine.trace_recipe(recipe)
+    print(told.shapes() if shapes else told)
+    _keep(file, told.as_dict())
+
+
+def _writable(file: Path | None) -> None:
+    if file is not None and not file.resolve().parent.is_dir():
+        raise ScriptError(f"{file} cannot be written: there is no folder {file.resolve().parent}.")
 
 
 def _watched(program: str, arguments: Sequence[str], module: bool, doctor: Doctor) -> int:
@@ -67,11 +96,16 @@ def _reread(folder: Path, doctor: Doctor) -> int:
 
 
 def _write(file: Path | None, doctor: Doctor) -> None:
-    if file is None:
-        return
     told = {"findings": [finding.as_dict() for finding in doctor.findings()]}
     if doctor.failures:
         told["failures"] = doctor.failures  # type: ignore[assignment]
+    _keep(file, told)
+
+
+def _keep(file: Path | None, told: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    if file is None:
+        return
     part = file.with_name(f".{file.name}.part")
     try:
         part.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -5,10 +5,12 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from wellfit.doctor.finding import Finding
 
 WIDTH = 100
+MARKS = {"passed": "ok  ", "failed": "FAIL", "not applicable": "n/a "}  # of a check's outcome
 
 
 def line(finding: Finding) -> str:
@@ -49,6 +51,27 @@ def listed(findings: Sequence[Finding]) -> str:
             parts.append(_wrapped(f"> {remedy.words}", "  "))
             if remedy.snippet:
                 parts.append(textwrap.indent(remedy.snippet, "      "))
+    return "\n".join(parts)
+
+
+def checked(checks: Sequence[Any]) -> str:
+    """The checks of a pre-flight as a list, with what to do about those that failed."""
+    outcomes = [check.outcome for check in checks]
+    counts = [f"{outcomes.count(kind)} {kind}" for kind in MARKS if outcomes.count(kind)]
+    parts = [f"{len(outcomes)} checks: {', '.join(counts)}."]
+    for check in checks:
+        lead = f"{MARKS[check.outcome]}  {check.name:<15}  "
+        parts.append(
+            textwrap.fill(
+                check.says[:1].upper() + check.says[1:],
+                WIDTH,
+                initial_indent=lead,
+                subsequent_indent=" " * len(lead),
+                break_on_hyphens=False,
+            )
+        )
+        for finding in check.findings:
+            parts.append(_wrapped(f"> {finding.id}: {finding.remedies[0].words}", " " * len(lead)))
     return "\n".join(parts)
 
 

@@ -23,6 +23,10 @@ class FusedAdamW(torch.optim.AdamW):
         self._lists: list[tuple[list[Tensor], ...]] = []  # of each group: parameters, means, squares, step counts
         super().__init__(params, fused=True, **settings)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._lists = []  # a copy has parameters of its own
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         gradients = [[p.grad for p in group["params"]] for group in self.param_groups]

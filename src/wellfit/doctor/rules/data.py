@@ -141,7 +141,7 @@ def class_imbalance(h: History) -> Iterator[Finding]:
             rare = min((k for k in x if k.startswith("class ")), key=lambda k: x[k])
             yield find(
                 "class-imbalance", 1,
-                f"{rare} has {x['rarest']:.2%} of the labels, less than a tenth of its fair share ({fair:.0%}), and the loss has no weights.",
+                f"{rare.capitalize()} has {x['rarest']:.2%} of the labels, less than a tenth of its fair share ({fair:.0%}), and the loss has no weights.",
                 {"rarest": x["rarest"], "fair_share": fair, "class": rare}, confidence=0.85,
             )  # fmt: skip
             return
