@@ -29,6 +29,9 @@ class Root:
     feeds: bool = False  # its output goes into another one: a generator, an encoder
     trained: bool = False
     bare: bool = False  # without parameters: a loss, an activation
+    pulls: dict[bool, list[float]] = field(default_factory=dict)  # in a game, which way its answers are pulled
+    fed_with: str = ""  # the last operation of what feeds it, where its range is bounded
+    real: tuple[float, float, float] | None = None  # min, max and std of what else it is given
 
 
 @dataclass
@@ -46,7 +49,7 @@ class Call:
     made: list[Tensor] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)  # what made each output
     learned: bool = False  # a backward pass went through it
-    fed: bool = False  # with what another root made
+    feeder: Root | None = None  # whose output it was given
 
 
 @dataclass
@@ -81,6 +84,8 @@ class Training:
         self.grads: dict[int, Tensor] = {}  # by position, of a step that is looked at
         self.anchor: dict[int, Tensor] = {}  # a few small weights as they were when first looked at
         self.last_place = ""
+        self.own_places: set[str] = set()  # of backward passes that reach its parameters
+        self.touches: set[str] = set()  # names of other optimizers' trainings whose parameters they reach too
         self.reached: set[int] = set()
         self.without: Counter[int] = Counter()  # positions of parameters without a gradient
         self.leftover: list[tuple[Tensor, int, int]] = []
@@ -88,25 +93,38 @@ class Training:
         self.cleared_in_vain: Counter[str] = Counter()
         self.windows: Counter[int] = Counter()
         self.emptied = 0
+        self.foreign: list[tuple[Tensor, int, int]] = []  # gradients here that came with another optimizer's step
+        self.foreign_place = ""  # of the backward pass that made them
+        self.added_to = ""  # the place of the backward pass that was added to them
         self.scheduler: Any = None
+        self.keras: Any = None  # a weak reference to Keras' own optimizer, which is none of torch's
         self.clipped: deque[float] = deque(maxlen=256)
         self.stepped_at = 0.0
         self.stepped_total = 0  # steps of all trainings at its last one
         self.quiet: list[tuple[int, float, float]] = []  # step, loss, rate of calm steps that are not told yet
-        self.level = 0.0  # about what the loss is
+        self.level = self.swing = 0.0  # about what the loss is, and how far from it a step's is
 
     def rate(self) -> float:
         """The learning rate of the first group."""
         optimizer = self.optimizer() if self.optimizer is not None else None
         if optimizer is None:
-            return math.nan
+            keras = self.keras() if self.keras is not None else None
+            return float(keras.learning_rate) if keras is not None else math.nan
         rates = [float(group.get("lr", math.nan)) for group in optimizer.param_groups]
         return max(rates) if rates else math.nan
+
+    def own(self, backs: list[Backward]) -> list[Backward]:
+        """Those of the backward passes that reach its parameters, as far as was ever looked at."""
+        for back in backs:
+            if any(id(p) in self.ids for p in back.reached):
+                self.own_places.add(back.place)
+        mine = [b for b in backs if b.place in self.own_places]
+        return mine or backs
 
     def let_go(self) -> None:
         """Keeps no weights of an optimizer that is gone: of an earlier fold, an earlier phase."""
         if self.optimizer is not None and self.optimizer() is None:
-            self.parameters, self.before, self.leftover, self.gained = [], [], [], []
+            self.parameters, self.before, self.leftover, self.gained, self.foreign = [], [], [], [], []
             self.ids, self.reached, self.anchor, self.grads = set(), set(), {}, {}
 
     def refresh(self) -> None:

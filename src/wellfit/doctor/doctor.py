@@ -34,6 +34,7 @@ class Doctor:
         self._news: dict[str, set[str]] = {}
         self._next: dict[str, int] = {}
         self._level: dict[str, float] = {}
+        self._swing: dict[str, float] = {}
         self._odd: dict[str, int] = {}
 
     # ---- what happens
@@ -76,7 +77,10 @@ class Doctor:
             self._odd[of] = self._odd.get(of, 0) + 1
             return self._odd[of] < 24
         self._level[of] = loss if level is None else 0.9 * level + 0.1 * loss
-        if level is not None and abs(loss) > 3 * abs(level) + 1e-3 and self._odd.get(of, 0) < 24:
+        away, swing = abs(loss - level) if level is not None else 0.0, self._swing.get(of, 0.0)
+        self._swing[of] = 0.9 * swing + 0.1 * away
+        far = level is not None and abs(loss) > 3 * abs(level) + 1e-3 and away > 6 * swing
+        if far and self._odd.get(of, 0) < 24:
             self._odd[of] = self._odd.get(of, 0) + 1
             self._next[of] = min(self._next.get(of, 0), self.history(of).step + 5)
             return True

@@ -76,6 +76,7 @@ class HeldOut:
         self.spans: dict[Any, Span] = {}
         self.span: Span | None = None  # the one that goes on
         self.seen = False  # whether there was one, ever
+        self.lines: dict[str, str] = {}  # where loss-like numbers were read -> the place of that evaluation
 
     def called(self, call: Call, trained: Call | None) -> Span | None:
         """A call from which nothing is learned. `trained` is the last one from which something was."""
@@ -121,7 +122,12 @@ class HeldOut:
 
     def heard(self, line: str, value: float) -> None:
         """A number with a loss-like name that the program read while evaluating."""
-        if self.span is not None:
+        if (
+            self.span is None and line in self.lines
+        ):  # while calm, no module is seen; but it was, from this line, before
+            self.span = self.spans.setdefault(line, Span(self.lines[line], None))
+        if self.span is not None and not self.span.scored:
+            self.lines.setdefault(line, self.span.place)
             total, count = self.span.heard.get(line, (0.0, 0))
             self.span.heard[line] = (total + value, count + 1)
 

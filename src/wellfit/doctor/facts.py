@@ -89,7 +89,7 @@ def loss(loss: Any) -> tuple[dict[str, float], dict[str, str]]:
     if isinstance(given, Tensor) and given.is_floating_point():
         values |= {f"given_{k}": v for k, v in measure.spread(given).items()}
         values["given_size"] = float(given.numel())
-        if loss.function == "nll_loss" and given.ndim >= 2 and isinstance(target, Tensor):
+        if loss.function in ("nll_loss", "cross_entropy") and given.ndim >= 2 and isinstance(target, Tensor):
             logs = given.transpose(1, -1).reshape(-1, given.shape[1])[:4096].double()
             values["classes"] = float(given.shape[1])
             values["rows"] = float(len(logs))

@@ -133,6 +133,8 @@ class Graph:
     losses: list[Loss] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)  # from the data to the loss
     likelihoods: list[int] = field(default_factory=list)  # the signs with which log-probabilities enter
+    hinges: list[int] = field(default_factory=list)  # the signs with which margins, cut off at zero, enter
+    masked: str = ""  # how all of the loss is masked away
     doubled: Any = None  # a softmax whose output goes into a log-softmax
     divided: bool = False
     negated: bool = False
@@ -183,6 +185,12 @@ class Graph:
             if op in ("Pow", "Abs"):
                 self._by_hand(node, sign[node], scaled[node])
                 continue
+            if op in ("Relu", "ClampMin") and self._margin(node):
+                self.hinges.append(sign[node])
+                continue
+            self.masked = self.masked or _masked(node)
+            if op == "Mul" and self._one_hot(node, sign[node], scaled[node]):
+                continue
             if op not in PASSING:
                 continue
             factor, constant = 1.0, False
@@ -199,7 +207,8 @@ class Graph:
                 queue.append(below)
         if not self.losses:
             self.divided = any(kind(node) in ("Div", "Mul") and _factor(node)[1] for node in queue[:4])
-            self.negated = bool(self.likelihoods) and all(sign > 0 for sign in self.likelihoods)
+            signs = [-sign for sign in self.likelihoods] + self.hinges
+            self.negated = bool(signs) and all(sign < 0 for sign in signs)
         else:
             self.divided = all(loss.scaled for loss in self.losses)
             self.negated = all(loss.sign < 0 for loss in self.losses)
@@ -230,9 +239,39 @@ class Graph:
                 self.losses.append(Loss(node, "nll_loss", -sign, scaled, head, None, logs, target))
         return True
 
+    def _one_hot(self, node: Any, sign: int, scaled: bool) -> bool:
+        """A hand-written negative log-likelihood: log-probabilities times one-hot targets."""
+        operands = [below for below, _ in node.next_functions]
+        if len(operands) != 2 or sum(below is not None for below in operands) != 1:
+            return False
+        head = through(operands[0] or operands[1])
+        target = saved(node, "other") if operands[0] is not None else saved(node, "self")
+        logs = saved(head, "result") if head is not None and kind(head) == "LogSoftmax" else None
+        if (
+            not isinstance(logs, Tensor)
+            or not isinstance(target, Tensor)
+            or logs.ndim != 2
+            or target.shape != logs.shape
+        ):
+            return False
+        if not bool(((target == 0) | (target == 1)).all()) or not bool((target.sum(dim=1) == 1).all()):
+            return False
+        self.likelihoods.append(sign)
+        self.losses.append(Loss(node, "nll_loss", -sign, scaled, head, None, logs, target.argmax(dim=1)))
+        return True
+
+    @staticmethod
+    def _margin(node: Any) -> bool:
+        """Whether a cut-off at zero is of a margin: 1 - x, 1 + x, or a difference of two distances."""
+        below = node.next_functions[0][0]
+        return below is not None and kind(below) in ("Rsub", "Sub", "Add")
+
     def _by_hand(self, node: Any, sign: int, scaled: bool) -> None:
         """A squared or absolute difference between something that is learned and something that is not."""
         difference = node.next_functions[0][0]
+        if difference is not None and kind(difference) in ("Relu", "ClampMin") and self._margin(difference):
+            self.hinges.append(sign)
+            return
         if difference is None or kind(difference) != "Sub" or (kind(node) == "Pow" and saved(node, "exponent") != 2):
             return
         operands = [below for below, _ in difference.next_functions]
@@ -457,6 +496,18 @@ def _is_mask(node: Any) -> bool:
     part = some(mask, 4096)
     top = part.max()
     return bool(top >= 1) and bool(((part == 0) | (part == top)).all())
+
+
+def _masked(node: Any) -> str:
+    """Whether a mask leaves nothing of what passes here."""
+    op = kind(node)
+    if op in ("Index", "MaskedSelect") and 0 in shape(node):
+        return "the mask selects nothing"
+    if op == "Mul" and sum(below is not None for below, _ in node.next_functions) == 1:
+        mask = saved(node, "other") if node.next_functions[0][0] is not None else saved(node, "self")
+        if isinstance(mask, Tensor) and mask.numel() > 1 and not bool(mask.any()):
+            return "what it is multiplied with is zero everywhere"
+    return ""
 
 
 def _factor(node: Any) -> tuple[float, bool]:

@@ -79,10 +79,14 @@ def loop(training: Training, backs: list[Backward], roots: Roots) -> Told:
     """The order of things: gradients kept from before, cleared too early, or added up."""
     kept = len(training.leftover) if training.step > 1 and backs else 0
     name = roots.called(training.leftover[0][0]) if kept else ""
+    last = backs[-1].place if backs else ""
+    foreign = len(training.foreign) if training.added_to and training.added_to == last else 0
+    if foreign:
+        name = roots.called(training.foreign[0][0])
     return Told("loop", "step", {
         "kept": float(kept), "emptied": float(training.emptied), "backwards": float(sum(not b.inside for b in backs)),
-        "divided": float(all(b.divided for b in backs)),
-    }, {"parameter": name, "place": backs[-1].place if backs else ""})  # fmt: skip
+        "divided": float(all(b.divided for b in backs)), "foreign": float(foreign),
+    }, {"parameter": name, "place": last, "foreign_place": training.foreign_place})  # fmt: skip
 
 
 def windows(training: Training) -> Told:
@@ -119,10 +123,15 @@ def structure(
     shapes = {p.shape for module in modules for p in module.parameters()}
     stale = [p for p in without if owners and id(p) not in owners and (unheld or (p.ndim > 1 and p.shape in shapes))]
     idle = [p for p in without if id(p) in owners and id(owners[id(p)]) not in ran]
-    here = training.pending[-1].place if training.pending else ""
-    rivals = sum(1 for t in trainings if t is not training and t.step
+    own = training.own(training.pending[-64:])[-1:]
+    last = {id(p) for back in own for p in back.reached}
+    crossed = {t.name for t in trainings if t is not training and t.step and last & t.ids}
+    training.touches |= crossed
+    here = own[0].place if own else ""
+    rivals = sum(1 for t in trainings if t is not training and t.step and (t.name in training.touches or training.name in t.touches)
                  and t.last_place != here and abs(t.backwards - training.backwards) < max(8, training.backwards // 2))  # fmt: skip
     yield Told("structure", "parameters", {
+        "crosses": float(bool(crossed)),
         "unheld": float(len(unheld)), "unheld_numel": float(sum(p.numel() for p in unheld)),
         "without": float(len(without)), "stale": float(len(stale)), "idle": float(len(idle)),
         "held": float(len(training.parameters)), "rivals": float(rivals), "by_hand": float(training.by_hand),

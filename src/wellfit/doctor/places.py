@@ -8,8 +8,10 @@ import linecache
 import os
 import sys
 import sysconfig
+import weakref
 from functools import lru_cache
 from types import FrameType
+from typing import Any
 
 _OURS = os.path.dirname(os.path.abspath(__file__))
 _LIBRARY = sysconfig.get_paths()["stdlib"]
@@ -24,6 +26,17 @@ def _inner(filename: str) -> bool:
     return any(part in filename for part in _INNER) or (
         filename.startswith(_LIBRARY) and "site-packages" not in filename
     )
+
+
+def keras_optimizer() -> Any:
+    """A weak reference to the optimizer of the Keras model that is being fitted, from the frames above; None where none is."""
+    frame: FrameType | None = sys._getframe(1) if "keras" in sys.modules else None
+    while frame is not None:
+        optimizer = getattr(frame.f_locals.get("self"), "optimizer", None)
+        if optimizer is not None and hasattr(optimizer, "learning_rate"):
+            return weakref.ref(optimizer)
+        frame = frame.f_back
+    return None
 
 
 def outer(frame: FrameType | None) -> FrameType | None:

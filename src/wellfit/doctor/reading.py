@@ -33,6 +33,8 @@ def of_graph(graph: Graph, value: float | Tensor, place: str) -> list[Vitals]:
     def tell(about: str, name: str, values: dict[str, float], words: dict[str, str] | None = None) -> None:
         found.append(Vitals(0, about, name, values, words or {}))
 
+    if graph.masked and isinstance(value, float) and (value == 0 or math.isnan(value)):
+        tell("masked", "loss", {"ignored": 1.0}, {"how": graph.masked, "place": place})
     blown = graph.broadcast()
     if blown:
         tell("broadcast", "hand-written", {"given": 1.0, "target": 0.0}, {"shapes": blown, "place": place})

@@ -21,14 +21,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim import Optimizer
 
-from wellfit.doctor import autopsy, facts, looks, measure, places, reading, yardstick
+from wellfit.doctor import autopsy, facts, game, looks, measure, places, reading, yardstick
 from wellfit.doctor.account import Backward, Call, Root, Training
 from wellfit.doctor.checks import Checks
+from wellfit.doctor.criterion import Criterion, Target, agreement
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.evaluation import HeldOut
-from wellfit.doctor.graph import Graph
+from wellfit.doctor.graph import Graph, Loss, through
 from wellfit.doctor.patches import Calls, installed
 from wellfit.doctor.roots import Roots
 from wellfit.doctor.samples import Samples
@@ -39,6 +41,7 @@ DENSE = 6  # steps that are all looked at, for each optimizer
 SPARSE = 512  # the widest gap between looks
 ALERT = 256  # steps before which nothing passes by unread, unless an evaluation was seen
 HELD = 20_000_000  # elements of weights that are copied around an update that is looked at
+LISTENED = 96  # steps in which the targets of a hand-written loss are listened for
 WATCHED_BYTES = 64 << 20  # an input larger than this is not held for a later look
 
 
@@ -74,7 +77,7 @@ class Watch:
         self.calls: list[Call] = []
         self.since: list[Backward] = []
         self.held_out = HeldOut()
-        self.recent: deque[tuple[int, Root]] = deque(maxlen=8)
+        self.recent: deque[tuple[int, StorageWeakRef, Root]] = deque(maxlen=8)  # what modules made, while it lives
         self.looking = True
         self.calm = False  # nothing is read but the loss, until the next look
         self.values: list[float] = []  # losses since the last step, while calm
@@ -86,6 +89,7 @@ class Watch:
         self.training_call: Call | None = None
         self.target: Tensor | None = None
         self.samples = Samples()
+        self.criterion = Criterion()
         self.checks = Checks()
         self.passes: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # iterator -> steps at its start
         self.waited = self.gap = 0.0
@@ -115,6 +119,7 @@ class Watch:
                 self.crashed(error)
             self.close()
         finally:
+            self.criterion.close()
             self.outer.close()
             if self._patches is not None:
                 self._patches.__exit__(None, None, None)
@@ -144,6 +149,7 @@ class Watch:
     def give_up(self, error: BaseException) -> None:
         """An error of the doctor's own: it leaves, and the program goes on."""
         self.off, self.calm, self.values = True, False, []
+        self.criterion.close()
         self.outer.look(False)
         frame = error.__traceback__
         while frame is not None and frame.tb_next is not None:
@@ -235,19 +241,20 @@ class Watch:
         root = self.roots.of(module)
         if root.bare:
             return
+        self.criterion.close()
         given = measure.tensors(args) or measure.tensors(kwargs)
-        fed = False
+        feeder = None
         for tensor in given[:2]:
             pointer = tensor.data_ptr() if tensor.numel() and tensor.device.type != "meta" else 0
-            for made, other in self.recent:
-                if made == pointer and other is not root:
-                    other.feeds = fed = True
+            for made, storage, other in self.recent:
+                if made == pointer and other is not root and not storage.expired():  # type: ignore[no-untyped-call]
+                    feeder, other.feeds = other, True
         grad = torch.is_grad_enabled()
         mixing = module.training and bool(root.switches) and any(s.training for s in root.switches)
         call = Call(root, places.key(), grad, given, module.training, mixing)
         if self.looking and grad and self.checks.wanted:
             call.args, call.kwargs = args, kwargs
-        call.fed = fed
+        call.feeder = feeder
         if grad and self.steps and not self.held_out.spans and not self.gap_known:
             self.gap, self.gap_known = time.perf_counter(), True
         if len(self.calls) > 64:
@@ -264,9 +271,11 @@ class Watch:
         call = self.calls[-1]
         made = measure.tensors(output)
         call.made = [tensor for tensor in made[:8] if tensor.grad_fn is not None]
+        if call.made and not self.calm and (self.looking or (self.samples.open and self.steps < LISTENED)):
+            self.criterion.open(call.made[0], call.inputs)
         call.outputs = [tensor.grad_fn for tensor in made[:8] if tensor.grad_fn is not None]
         if made and made[0].numel() and made[0].device.type != "meta":
-            self.recent.append((made[0].data_ptr(), call.root))
+            self.recent.append((made[0].data_ptr(), StorageWeakRef(made[0].untyped_storage()), call.root))  # type: ignore[no-untyped-call]
         if not call.grad:
             self.calls.pop()
             self._evaluated(call)
@@ -297,11 +306,15 @@ class Watch:
 
     @safely
     def read(self, value: float) -> None:
-        if self.held_out.span is None or torch.is_grad_enabled():
+        if torch.is_grad_enabled() or (self.held_out.span is None and not self.calm):
             return
         line = places.key(1)
-        if line and autopsy.LOSS_LIKE.search(places.text(line[0])) and not self.held_out.span.scored:
+        if line and autopsy.LOSS_LIKE.search(places.text(line[0])):
             self.held_out.heard(places.shown(line[0]), value)
+
+    def summed_up(self, _: Any) -> None:
+        """`Tensor.backward` is about to be called: the loss is whole."""
+        self.criterion.close()
 
     @safely
     def before_backward(self, loss: Any) -> None:
@@ -320,11 +333,12 @@ class Watch:
         if self.hand is not None and self.hand.pending:
             self._hand_step(self.hand)
         for training in self.trainings:
-            self._watch_gradients(training)
+            self._watch_gradients(training, back.place)
         self._learn(loss, back)
         if isinstance(value, float) and not math.isfinite(value) and not self.dead:
             self.dead = True
             self._not_finite(loss, back)
+        self.target = None
         self.since.append(back)
         for training in self.trainings:
             training.backwards += 1
@@ -367,6 +381,8 @@ class Watch:
         value = _item(loss)
         if math.isfinite(value):
             self.values.append(value)
+            if self.held_out.spans:
+                self._end_spans()
             return True
         self.calm = False
         return False
@@ -379,9 +395,12 @@ class Watch:
         self.steps += 1
         training.stepped_total = self.steps
         training.backwards += len(values)
+        training.gained, training.leftover, training.foreign, training.pending = [], [], [], []
         training.quiet.append((training.step, value, training.rate()))
-        odd = abs(value) > 3 * abs(training.level) + 1e-3
+        away = abs(value - training.level)
+        odd = abs(value) > 3 * abs(training.level) + 1e-3 and away > 6 * training.swing
         training.level += 0.1 * (value - training.level)
+        training.swing += 0.1 * (away - training.swing)
         if odd or training.step + 1 >= training.next_look or len(training.quiet) > 255:
             self._wake(training)
             if odd:
@@ -429,9 +448,14 @@ class Watch:
 
     def _learn(self, loss: Tensor, back: Backward) -> None:
         """Which calls the loss came from; on looked-at steps, what its graph tells."""
-        graph = None
+        graph, heard = None, self.criterion.found(loss)
+        heard = heard if self.target is None else None  # torch's own loss was told already
         if self.looking:
             graph = back.graph = Graph(loss, self.roots.names, [t for call in self.calls for t in call.made])
+            if heard is not None:
+                self._overheard(graph, heard)
+            if any(own.function == "nll_loss" and own.sign == 0 for own in graph.losses):
+                self.samples.weighted = True  # each with a weight of its own, rewards perhaps
             for own in graph.losses:
                 if own.target is not None:
                     self.target = own.target
@@ -450,9 +474,14 @@ class Watch:
                     call.root.training_keys.add(call.key)
             self.roots.learn(graph)
             self._read_graph(graph, back)
+            game.feeding(self.calls, graph, lambda *fact: back.facts.append(Vitals(0, *fact)))
         else:
             for call in self.calls:
                 call.learned = call.key in call.root.training_keys
+        if heard is not None:
+            self._take_labels(heard)
+            if self.looking and sum(call.learned for call in self.calls) == 1:
+                back.facts.append(Vitals(0, "agreement", heard.kind, {"share": agreement(heard.output, heard.target)}))
         self.samples.step()
         learned = [call for call in self.calls if call.learned]
         rest = [call for call in self.calls if not call.learned]
@@ -469,7 +498,9 @@ class Watch:
         for call in learned:
             call.made = []
         if learned:
-            call = next((c for c in learned if c.inputs and not c.fed and not c.inputs[0].requires_grad), learned[-1])
+            call = next(
+                (c for c in learned if c.inputs and c.feeder is None and not c.inputs[0].requires_grad), learned[-1]
+            )
             self.training_call = call
             if self.gap:
                 self.gap, began = 0.0, self.gap
@@ -484,7 +515,7 @@ class Watch:
             if self.samples.open:
                 self.samples.batch(call.inputs, self.target)
             if self.looking:
-                self._read_batch(call, graph)
+                self._read_batch(call, graph, back)
             size = sum(t.numel() * t.element_size() for t in call.inputs)
             if size > WATCHED_BYTES:
                 call.inputs = []
@@ -494,34 +525,60 @@ class Watch:
                 [f.inputs for f in graph.layers if f.first and isinstance(f.inputs, Tensor)][:1], self.target
             )
 
+    def _take_labels(self, heard: Target) -> None:
+        """The targets of a hand-written loss, for all that is counted over batches."""
+        self.target = heard.target
+        if not self.samples.open:
+            return
+        if heard.kind != "numbers":
+            function = "cross_entropy" if heard.kind == "classes" else "binary"
+            self.samples.labels(function, heard.output, heard.target, False)
+        elif heard.target.numel() == len(heard.target):
+            self.samples.labels("mse_loss", heard.output, heard.target, False)
+
+    def _overheard(self, graph: Graph, found: Target) -> None:
+        """What the graph did not show of a hand-written loss, and was heard of it while it was computed."""
+        if graph.losses:
+            return
+        given, target, node = found.output, found.target, graph.loss.grad_fn
+        head = through(found.made)
+        if found.function == "cross_entropy":
+            given = given.log_softmax(dim=1)
+        elif found.function:
+            given, target = given.reshape(-1), target.reshape(-1)
+        elif found.kind != "numbers" or target.numel() not in (given.numel(), len(target)):
+            return
+        known = found.function or "l1_loss"
+        graph.losses.append(Loss(node, known, int(bool(found.function)), False, head, None, given, target))
+
     def _learn_from(self, loss: Tensor, back: Backward, call: Call) -> None:
         """Reads the graph of a loss whose batch and model are known."""
         graph = Graph(loss, self.roots.names)
         back.reached = graph.parameters
         self._read_graph(graph, back)
         self.training_call = call
-        self._read_batch(call, graph)
+        self._read_batch(call, graph, back)
 
-    def _read_batch(self, call: Call, graph: Graph | None) -> None:
+    def _read_batch(self, call: Call, graph: Graph | None, back: Backward) -> None:
         place = places.shown(call.key[0]) if call.key else ""
         training = self._current()
         step = training.step if training is not None else 0
+
+        def tell(about: str, values: dict[str, float], **words: str) -> None:
+            back.facts.append(Vitals(0, about, call.root.name, values, {"place": place} | words))
+
         if call.mixing:
             norms = [m for m in call.root.switches if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
             if norms and call.inputs and call.inputs[0].ndim > 1:
-                first = call.inputs[0]
-                self._emit(None, "batch-norm", call.root.name, {"samples": float(first.shape[0]), "layers": float(len(norms)),
-                           "spatial": float(any(not isinstance(m, nn.BatchNorm1d) for m in norms))},
-                           {"place": place, "kind": type(norms[0]).__name__})  # fmt: skip
+                spatial = any(not isinstance(m, nn.BatchNorm1d) for m in norms)
+                values = {"samples": len(call.inputs[0]), "layers": len(norms), "spatial": spatial}
+                tell("batch-norm", {k: float(v) for k, v in values.items()}, kind=type(norms[0]).__name__)
         for tensor in call.inputs[:3]:
             if tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
-                self._emit(
-                    None, "tokens", call.root.name, facts.tokens(tensor, self._padding(call.root)), {"place": place}
-                )
+                tell("tokens", facts.tokens(tensor, self._padding(call.root)))
         floating = call.inputs and call.inputs[0].is_floating_point() and call.inputs[0].numel()
         if floating and graph is not None and not graph.reads_numbers():
-            told = measure.inputs(call.inputs[0])
-            self._emit(None, "input", call.root.name, told, {"operation": "model", "place": place})
+            tell("input", measure.inputs(call.inputs[0]), operation="model")
         if call.inputs:
             self.checks.peeking(call.inputs[0], self.target, call.root.name, self._emit)
         module = call.root.module()
@@ -544,8 +601,14 @@ class Watch:
         back.unstable = graph.unstable()
         back.divided = self.scaler or (graph.divided and not reading.is_mean(graph, back.value))
 
-    def _watch_gradients(self, training: Training) -> None:
-        """Gradients that were left from the step before, or thrown away without a step."""
+    def _watch_gradients(self, training: Training, place: str) -> None:
+        """Gradients that were left from the step before, came with another optimizer's, or are thrown away without a step."""
+        if training.foreign:
+            training.foreign = [
+                (p, pointer, version) for p, pointer, version in training.foreign
+                if (g := p.grad) is not None and g.data_ptr() == pointer and g._version == version
+            ]  # fmt: skip
+            training.added_to = place if training.foreign and place != training.foreign_place else ""
         if training.leftover:
             training.leftover = [
                 (p, pointer, version) for p, pointer, version in training.leftover
@@ -561,14 +624,16 @@ class Watch:
                 (g := p.grad) is None or (g._version != version and not bool(g.any()))
                 for p, _, version in training.gained
             ):
-                place = training.pending[-1].place
-                training.cleared_in_vain[place] += 1
-                if training.cleared_in_vain[place] in (2, 3, 8) and not (self.scaler and not training.step):
-                    self._tell(training, "discarded", place, {"times": float(training.cleared_in_vain[place]),
-                               "steps": float(training.step), "all_steps": float(self.steps)}, {"place": place, "made": training.place})  # fmt: skip
+                made = training.pending[-1].place
+                training.cleared_in_vain[made] += 1
+                if training.cleared_in_vain[made] in (2, 3, 8) and not (self.scaler and not training.step):
+                    self._tell(training, "discarded", made, {"times": float(training.cleared_in_vain[made]),
+                               "steps": float(training.step), "all_steps": float(self.steps)}, {"place": made, "made": training.place})  # fmt: skip
                 if training.step:
                     training.pending = []
-            training.gained = []
+                training.gained = []
+            elif training.step:
+                training.gained = []
         elif not training.step and not training.by_hand and not self.scaler and training.backwards in (32, 256):
             self._tell(
                 training,
@@ -616,7 +681,7 @@ class Watch:
         training.step += 1
         self.steps += 1
         training.stepped_total = self.steps
-        backs = list(training.pending[-64:])
+        backs = training.own(training.pending[-64:])
         last = backs[-1].place if backs else ""
         mine = [b for b in backs if b.place == last]
         values = [float(b.value) for b in mine]
@@ -631,10 +696,11 @@ class Watch:
         self.waited, self.gap_known = 0.0, False
         if self.looking:
             self._tell_step(training, mine)
+            self._lend(training, backs[-1:])
         training.windows[sum(not b.inside for b in mine)] += 1
         if training.windows.total() in (6, 40, 200) and max(training.windows) > 1:
             self._tell(training, *looks.windows(training))
-        training.leftover = []
+        training.leftover, training.foreign, training.added_to = [], [], ""
         training.pending = []
         self.since = []
         training.gained = []
@@ -658,16 +724,26 @@ class Watch:
         if training.step in (64, 256, 1024):
             self._tell_samples()
         training.stepped_at = time.perf_counter()
-        training.level = (
-            loss
-            if not training.level or not math.isfinite(training.level)
-            else training.level + 0.1 * (loss - training.level)
-        )
+        if math.isfinite(loss):
+            training.swing += 0.1 * (abs(loss - training.level) - training.swing)
+            training.level = training.level + 0.1 * (loss - training.level) if training.level else loss
         self.doctor.examine(training.name)
         settled = not self.samples.open and training.step > 32 and (self.held_out.seen or self.steps > ALERT)
         self.calm = (
             settled and not self.looking and not training.by_hand and not self.scaler and not self.dead and self.cpu
         )
+
+    def _lend(self, training: Training, backs: list[Backward]) -> None:
+        """Gradients that the backward pass of this step left in the parameters of other optimizers."""
+        reached = {id(p) for back in backs for p in back.reached} - training.ids
+        for other in self.trainings[-8:]:
+            if other is training or other.by_hand or not other.step or not backs or other.last_place == backs[-1].place:
+                continue
+            other.foreign = [
+                (p, g.data_ptr(), g._version) for p in other.parameters[:64]
+                if id(p) in reached and (g := p.grad) is not None and bool(g.any())
+            ]  # fmt: skip
+            other.foreign_place, other.added_to = backs[-1].place, ""
 
     def _tell_step(self, training: Training, backs: list[Backward]) -> None:
         """All that was measured around a looked-at step."""
@@ -712,15 +788,22 @@ class Watch:
         losses = [
             v.values["mean_loss"]
             for v in history.all("loss")
-            if "mean_loss" in v.values and v.step > 0.8 * training.step
+            if "mean_loss" in v.values and v.step > 0.7 * training.step
         ]
-        if table is None or training.step < 30 or not losses or history.adversarial():
+        agreed = [
+            v.values["share"]
+            for v in history.all("agreement")
+            if v.step > 0.7 * training.step and not math.isnan(v.values["share"])
+        ]
+        if table is None or training.step < 30 or not (losses or agreed) or history.adversarial():
             return
         inputs, targets, classes = table
         told = yardstick.measured(inputs, targets, classes)
         if told is None:
             return
-        told["learned"] = 1 - sum(losses) / len(losses) / max(told["spread"], 1e-12)
+        told["learned"] = sum(agreed) / len(agreed) if agreed else math.nan
+        if losses:
+            told["learned"] = 1 - sum(losses) / len(losses) / max(told["spread"], 1e-12)
         scores = [v.values for v in history.all("evaluation")]
         if classes:
             held = [x["accuracy"] for x in scores if "accuracy" in x]
@@ -748,6 +831,7 @@ class Watch:
             return
         if self.hand is None or {id(p) for p in leaves} - self.hand.ids:
             self.hand = Training("by hand", leaves, None, back.place)
+            self.hand.keras = places.keras_optimizer()
             self.trainings = [self.hand]
         self.hand.pending = [back]
         self.hand.backwards += 1

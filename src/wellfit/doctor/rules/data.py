@@ -95,6 +95,14 @@ def targets_all_ignored(h: History) -> Iterator[Finding]:
             return
 
 
+def loss_masked_away(h: History) -> Iterator[Finding]:
+    seen = h.all("masked")
+    if seen:
+        v = seen[0]
+        yield find("targets-all-ignored", v.step, f"In step {v.step} nothing is left of the loss: {v.words['how']}.",
+                   {"how": v.words["how"]}, place=v.words["place"], confidence=0.95)  # fmt: skip
+
+
 def crashed_on_data(h: History) -> Iterator[Finding]:
     for v in h.all("crash"):
         if v.name == "labels":

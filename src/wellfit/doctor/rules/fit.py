@@ -85,9 +85,19 @@ def underfitting(h: History) -> Iterator[Finding]:
             "underfitting", h.step,
             f"The model explains {max(0.0, x['learned']):.0%} of what could be known of its own training targets, while "
             f"a classical model, cross-validated, explains "
-            f"{reach:.0%}: the data can be learned, and this model does not.",
+            f"{reach:.0%}: the data can be learned, and this model does not.{_shrunk(h)}",
             {"learned": x["learned"], "classical": x["score"], "guessing": x["chance"], "rows": x["rows"]}, confidence=0.75,
         )  # fmt: skip
+
+
+def _shrunk(h: History) -> str:
+    """What weight decay has to do with it, where most weights are nearly gone."""
+    decay = max((v.values.get("weight_decay", 0.0) for v in h.all("optimizer")), default=0.0)
+    norms = {name: [v.values["weight_norm"] for v in h.all("layer", name)] for name in h.names("layer")}
+    shares = [found[-1] / found[0] for found in norms.values() if found[0] > 0]
+    if decay < 0.05 or len(shares) < 2 or statistics.median(shares) > 0.5:
+        return ""
+    return f" A weight decay of {decay:g} has left {statistics.median(shares):.0%} of the length of its weights."
 
 
 def beaten_by_baseline(h: History) -> Iterator[Finding]:

@@ -147,7 +147,7 @@ def initial_loss_off(h: History) -> Iterator[Finding]:
 def loss_negated(h: History) -> Iterator[Finding]:
     roots = h.all("root", "loss")
     negated = [v for v in roots if v.values["negated"]]
-    if len(negated) >= 2 and len(negated) == len(roots) and not h.adversarial():
+    if len(negated) >= 2 and len(negated) == len(roots) and not _through_rival(h):
         v = negated[0]
         functions = (
             ", ".join(sorted({f"`{loss.words['function']}`" for loss in _losses(h)})) or "a negative log-likelihood"
@@ -155,6 +155,42 @@ def loss_negated(h: History) -> Iterator[Finding]:
         yield find(
             "loss-increasing", v.step, f"What is minimised is the negative of {functions}, so that loss is driven up.",
             {"operation": v.words["operation"]}, place=v.words["place"],
+        )  # fmt: skip
+
+
+def _through_rival(h: History) -> bool:
+    """Whether it is a game, and the loss goes through the other player's network: that one's loss may well be driven up."""
+    return h.adversarial() and any(v.values.get("crosses", 0) for v in h.all("structure"))
+
+
+def players_agree(h: History) -> Iterator[Finding]:
+    for v in h.all("game", "pull"):
+        x = v.values
+        down = min(x["own_least"], x["through_least"]) > 0.9
+        if down or max(x["own_most"], x["through_most"]) < -0.9:
+            yield find(
+                "loss-increasing", 1,
+                f"The step of {v.words['answers']} and the step of {v.words['samples']} both pull its answers to generated samples "
+                f"{'down' if down else 'up'}: they do not play against each other. One of the losses has the wrong sign or the wrong labels.",
+                {"pull_of_own_step": x["own_least"], "pull_of_other_step": x["through_least"]}, confidence=0.85,
+            )  # fmt: skip
+            return
+
+
+def samples_out_of_reach(h: History) -> Iterator[Finding]:
+    seen = h.all("game", "range")
+    if len(seen) < 2 or not h.adversarial():
+        return
+    v = seen[-1]
+    x, head = v.values, v.words["head"]
+    low, high = RANGES.get(head, (-math.inf, math.inf))
+    spread = max(x["real_std"], 1e-12)
+    if x["real_max"] > high + 0.25 * spread or x["real_min"] < low - 0.25 * spread:
+        yield find(
+            "head-loss-mismatch", 1,
+            f"The last operation of {v.words['samples']}, a {head.lower()}, gives {low:g} to {high:g}, and the real samples go from {x['real_min']:.3g} to "
+            f"{x['real_max']:.3g}: it cannot make them.",
+            {"real_min": x["real_min"], "real_max": x["real_max"], "head": head}, confidence=0.9,
         )  # fmt: skip
 
 

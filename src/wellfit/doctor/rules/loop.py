@@ -17,6 +17,16 @@ def gradients_not_cleared(h: History) -> Iterator[Finding]:
             f"them in between. {first.words['parameter']} and {first.values['kept'] - 1:.0f} others are concerned.",
             {"parameters": first.values["kept"], "parameter": first.words["parameter"]}, place=first.words["place"],
         )  # fmt: skip
+        return
+    foreign = [v for v in h.all("loop", "step") if v.values.get("foreign", 0) > 0]
+    if len(foreign) >= 2:
+        first = foreign[0]
+        yield find(
+            "gradients-not-cleared", first.step,
+            f"The backward pass at {first.words['foreign_place']}, after which another optimizer stepped, left gradients in {first.words['parameter']} "
+            f"and {first.values['foreign'] - 1:.0f} others, and those of {first.words['place']} were added to them: clear them before that pass.",
+            {"parameters": first.values["foreign"], "parameter": first.words["parameter"]}, place=first.words["place"],
+        )  # fmt: skip
 
 
 def gradients_emptied(h: History) -> Iterator[Finding]:

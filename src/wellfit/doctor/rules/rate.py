@@ -40,6 +40,8 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
     if any(v.name == "LBFGS" for v in h.all("optimizer")):
         ratios = [(s, min(r, 0.05)) for s, r in ratios]  # its line search takes steps of any size
     values = [x for _, x in finite]
+    if min(values) <= 0:  # a loss of either sign, of which a rise says little
+        yield from _violent(h)
     start = min(values[: max(1, min(3, len(values) // 3))])
     early = max((r for s, r in ratios if s <= 6), default=ratios[0][1])
     typical = statistics.median(r for _, r in ratios)
@@ -93,9 +95,11 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
 
 def _violent(h: History) -> Iterator[Finding]:
     """In a game no loss need fall; updates as large as the weights themselves are too large all the same."""
-    later = [r for s, r in _ratios(h) if s > 3]
-    if len(later) >= 3 and statistics.median(later) > 0.25:
-        size = statistics.median(later)
+    ratios = _ratios(h)
+    first, later = [r for s, r in ratios if s <= 3], [r for s, r in ratios if s > 3]
+    size = statistics.median(later) if len(later) >= 3 else 0.0
+    if size > 0.25 or (size > 0.05 and len(first) >= 2 and min(first) > 0.5):
+        size = max(size, *first) if size <= 0.25 else size
         yield find(
             "learning-rate-too-high", 1, f"Each update changes the weights by {size:.0%} of their length (10 % is a lot).",
             {"update_to_weight": size, "threshold": 0.25}, confidence=0.8,

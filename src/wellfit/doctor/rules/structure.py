@@ -9,6 +9,8 @@ from wellfit.doctor.history import History
 
 
 def dead_units(h: History) -> Iterator[Finding]:
+    if _starved(h):
+        return  # the units are not dead by themselves: `underfitting` tells why
     for name in h.names("activation"):
         looks = [
             v
@@ -26,6 +28,16 @@ def dead_units(h: History) -> Iterator[Finding]:
                 {"share": recent[-1].values["dead"], "units": recent[-1].values["units"], "threshold": 0.5, "layer": name}, confidence=0.9,
             )  # fmt: skip
             return
+
+
+def _starved(h: History) -> bool:
+    """Whether weight decay has shrunk most weight matrices to less than a quarter of what they were."""
+    decays = any(v.values.get("weight_decay", 0) >= 0.05 for v in h.all("optimizer"))
+    shares = []
+    for name in h.names("layer"):
+        norms = [v.values["weight_norm"] for v in h.all("layer", name)]
+        shares.append(norms[-1] / norms[0] if norms[0] > 0 else 1.0)
+    return decays and len(shares) >= 2 and statistics.median(shares) < 0.25
 
 
 def saturated_units(h: History) -> Iterator[Finding]:
@@ -70,7 +82,10 @@ def poor_initialization(h: History) -> Iterator[Finding]:
     losses = [v.values for v in h.all("loss") if v.step <= 1]
     if large and (len(large) >= 2 or large[0].values["gain"] > 15):
         wide = max([v.values["std"] for v in early], default=0.0)
-        flat = max([v.values.get("saturated", 0.0) for v in early], default=0.0)
+        flat = max(
+            [max(x.get("saturated", 0.0), x.get("flat_values", 0.0) - 0.2) for v in early for x in [v.values]],
+            default=0.0,
+        )
         far = max([x.get("given_std", 0.0) for x in losses], default=0.0)
         if wide > 8 or flat > 0.5 or far > 8:
             yield find(
