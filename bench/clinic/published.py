@@ -382,7 +382,7 @@ def unchanged(h: History, over: Sequence[Epoch]) -> Iterator[str]:
 
 
 def vanishing(h: History, over: Sequence[Epoch]) -> Iterator[str]:
-    """Vanishing gradient: the mean magnitude of a dense layer's gradient is below 1e-7. We have its root mean square."""
+    """Vanishing gradient: the mean magnitude of a dense layer's gradient is below 1e-7. Here, its root mean square."""
     for name in h.names("layer"):
         looks = h.all("layer", name)
         dense = looks[0].values.get("dims", 2.0) == 2 and looks[0].words["kind"] == "weight"

@@ -61,6 +61,9 @@ class Backward:
     graph: Graph | None
     facts: list[Vitals] = field(default_factory=list)
     reached: list[Tensor] = field(default_factory=list)  # the parameters behind the loss
+    passed: set[int] = field(
+        default_factory=set
+    )  # ids of all parameters, frozen ones too, of the modules it went through
     unstable: str = ""  # an operation whose slope is infinite where it was used
     divided: bool = True
     inside: bool = False  # of `step(closure)`

@@ -205,21 +205,3 @@ def amounts_to(loss: Tensor, output: Tensor, target: Tensor, kind: str) -> str:
             if math.isfinite(expected) and abs(value - expected) <= 1e-3 * abs(expected) + 1e-7:
                 return name
     return ""
-
-
-def agreement(output: Tensor, target: Tensor) -> float:
-    """How far outputs say what the targets are: 0 for guessing, 1 for all of it; NaN where it cannot be told.
-
-    Outputs that stand still say nothing. For one unit a class the accuracy beyond chance, else the largest squared correlation of an output with the target.
-    """
-    if output.ndim == 2 and output.shape[1] > 1 and target.ndim == 1 and not target.is_floating_point():
-        chance = float(torch.bincount(target.clamp(min=0)).max()) / max(1, len(target))
-        right = float((output.argmax(dim=1) == target).float().mean())
-        return max(0.0, (right - chance) / (1 - chance)) if chance < 1 else math.nan
-    y = target.detach().reshape(len(target), -1)[:, 0].double().cpu()
-    out = output.detach().reshape(len(output), -1)[:, :64].double().cpu()
-    y, out = y - y.mean(), out - out.mean(dim=0)
-    spread = out.square().sum(dim=0) * y.square().sum()
-    if len(y) < 8 or not bool(y.any()):
-        return math.nan
-    return float(((out * y[:, None]).sum(dim=0).square() / spread.clamp_min(1e-300)).max())

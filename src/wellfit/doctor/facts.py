@@ -118,6 +118,12 @@ def loss(loss: Any) -> tuple[dict[str, float], dict[str, str]]:
         )
         if isinstance(given, Tensor) and given.shape == target.shape and loss.function == "mse_loss":
             values["mean_loss"] = float((given.double() - target.double()).square().mean())
+        if (
+            isinstance(given, Tensor)
+            and target.numel() == (len(target) if target.ndim else 0)
+            and len(given) == len(target)
+        ):
+            values["agreement"] = measure.agreement(given, target.reshape(len(target)))
         words["shapes"] = f"{list(given.shape) if isinstance(given, Tensor) else '?'} and {list(target.shape)}"
     return values, words
 

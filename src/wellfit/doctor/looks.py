@@ -124,7 +124,7 @@ def structure(
     stale = [p for p in without if owners and id(p) not in owners and (unheld or (p.ndim > 1 and p.shape in shapes))]
     idle = [p for p in without if id(p) in owners and id(owners[id(p)]) not in ran]
     own = training.own(training.pending[-64:])[-1:]
-    last = {id(p) for back in own for p in back.reached}
+    last = {id(p) for back in own for p in back.reached}.union(*(back.passed for back in own))
     crossed = {t.name for t in trainings if t is not training and t.step and last & t.ids}
     training.touches |= crossed
     here = own[0].place if own else ""

@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from wellfit.doctor import autopsy, facts, game, looks, measure, places, reading, yardstick
 from wellfit.doctor.account import Backward, Call, Root, Training
 from wellfit.doctor.checks import Checks
-from wellfit.doctor.criterion import Criterion, Target, agreement
+from wellfit.doctor.criterion import Criterion, Target
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.evaluation import HeldOut
 from wellfit.doctor.graph import Graph, Loss, through
@@ -468,6 +468,8 @@ class Watch:
                     call.learned = True
                     call.root.training_keys.add(call.key)
                     call.root.trained = True
+                    if len(self.trainings) > 1 and (module := call.root.module()) is not None:
+                        back.passed.update(id(p) for p in module.parameters())
             if graph.truncated:
                 for call in self.calls[-1:]:
                     call.learned = True
@@ -481,7 +483,9 @@ class Watch:
         if heard is not None:
             self._take_labels(heard)
             if self.looking and sum(call.learned for call in self.calls) == 1:
-                back.facts.append(Vitals(0, "agreement", heard.kind, {"share": agreement(heard.output, heard.target)}))
+                back.facts.append(
+                    Vitals(0, "agreement", heard.kind, {"share": measure.agreement(heard.output, heard.target)})
+                )
         self.samples.step()
         learned = [call for call in self.calls if call.learned]
         rest = [call for call in self.calls if not call.learned]
@@ -704,6 +708,9 @@ class Watch:
         training.pending = []
         self.since = []
         training.gained = []
+        for other in self.trainings[-8:]:
+            if other.gained and not other.ids.isdisjoint(training.ids):
+                other.gained = []  # another optimizer made use of them
         training.before, training.grad_norms, training.grads, training.last_place = [], [], {}, last
         odd = self.doctor.odd(training.name, loss)
         if training.step <= DENSE or odd:
@@ -728,7 +735,8 @@ class Watch:
             training.swing += 0.1 * (abs(loss - training.level) - training.swing)
             training.level = training.level + 0.1 * (loss - training.level) if training.level else loss
         self.doctor.examine(training.name)
-        settled = not self.samples.open and training.step > 32 and (self.held_out.seen or self.steps > ALERT)
+        alone = not any(t is not training and t.step and self.steps - t.stepped_total < 64 for t in self.trainings[-8:])
+        settled = alone and not self.samples.open and training.step > 32 and (self.held_out.seen or self.steps > ALERT)
         self.calm = (
             settled and not self.looking and not training.by_hand and not self.scaler and not self.dead and self.cpu
         )
@@ -790,11 +798,10 @@ class Watch:
             for v in history.all("loss")
             if "mean_loss" in v.values and v.step > 0.7 * training.step
         ]
-        agreed = [
-            v.values["share"]
-            for v in history.all("agreement")
-            if v.step > 0.7 * training.step and not math.isnan(v.values["share"])
-        ]
+        shares = [(v.step, v.values["share"]) for v in history.all("agreement")]
+        if self.samples.weighted:  # a weighted loss is no measure of what is known
+            shares, losses = [(v.step, v.values.get("agreement", math.nan)) for v in history.all("loss")], []
+        agreed = [share for step, share in shares if step > 0.7 * training.step and not math.isnan(share)]
         if table is None or training.step < 30 or not (losses or agreed) or history.adversarial():
             return
         inputs, targets, classes = table
@@ -812,8 +819,8 @@ class Watch:
         if held:
             told["held_out"] = max(held)
         if self.samples.tagged and self.samples.tags is not None:
-            shares = (self.samples.tags / self.samples.tagged).clamp(1e-9, 1 - 1e-9)
-            told["spread"] = float(-(shares * shares.log() + (1 - shares) * (1 - shares).log()).mean())
+            rates = (self.samples.tags / self.samples.tagged).clamp(1e-9, 1 - 1e-9)
+            told["spread"] = float(-(rates * rates.log() + (1 - rates) * (1 - rates).log()).mean())
             told["learned"] = 1 - sum(losses) / len(losses) / told["spread"]
         told["tabular"] = float(self.samples.flat and not self.samples.whole)
         self._tell(training, "yardstick", "classical model", told)
