@@ -96,6 +96,7 @@ class Training:
         self.cleared_in_vain: Counter[str] = Counter()
         self.windows: Counter[int] = Counter()
         self.emptied = 0
+        self.measured = False  # a classical model was tried on its samples
         self.foreign: list[tuple[Tensor, int, int]] = []  # gradients here that came with another optimizer's step
         self.foreign_place = ""  # of the backward pass that made them
         self.added_to = ""  # the place of the backward pass that was added to them

@@ -24,14 +24,18 @@ LOSS_LIKE = re.compile(r"loss|mse|nll|rmse|mae\b|elbo|err|bce|crit", re.IGNORECA
 
 def not_finite(
     inputs: Sequence[Tensor], target: Tensor | None, parameters: Sequence[Tensor], model: nn.Module | None, graph: Graph,
-    called: Callable[[Tensor], str],
+    called: Callable[[Tensor], str], derived: bool = False,
 ) -> dict[str, str]:  # fmt: skip
-    """What came first: "inputs", "targets", "ignored", "weights", "activation" or "loss", where, and why."""
+    """What came first: "inputs", "targets", "ignored", "weights", "activation" or "loss", where, and why.
+
+    `derived`: the target was not given to a loss, but reckoned from what the graph kept.
+    """
     for i, given in enumerate(inputs):
         if given.is_floating_point() and not bool(torch.isfinite(given).all()):
             share = 1 - float(torch.isfinite(given).float().mean())
             return {"what": "inputs", "where": f"input {i}", "why": f"{share:.2%} of its values are NaN or infinite"}
-    if target is not None:
+    made = graph.made_by()
+    if target is not None and not (derived and made):
         if target.is_floating_point() and not bool(torch.isfinite(target).all()):
             return {"what": "inputs", "where": "the targets", "why": "they hold NaN or infinity"}
         if not target.is_floating_point() and target.numel() and bool((target == -100).all()):
@@ -67,13 +71,13 @@ def not_finite(
         return {"what": "weights", "where": called(broken), "why": "it was not finite any more before this step"}
     named = first_module(model, inputs) if model is not None else ""
     for loss in graph.losses:
-        if loss.difference is not None and not named and not bool(torch.isfinite(loss.difference).all()):
+        if loss.difference is not None and not named and not made and not bool(torch.isfinite(loss.difference).all()):
             return {
                 "what": "inputs",
                 "where": "the targets",
                 "why": "what the output is compared with is NaN or infinite",
             }
-    why = graph.made_by()
+    why = made
     if named:
         return {"what": "activation", "where": named, "why": why}
     return {"what": "loss", "where": kind(graph.loss.grad_fn) if graph.loss.grad_fn is not None else "", "why": why}

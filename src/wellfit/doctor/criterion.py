@@ -46,6 +46,8 @@ class Criterion:
     def __init__(self) -> None:
         self._mode: _Listening | None = None
         self._heard: _Listening | None = None
+        self._last: _Listening | None = None
+        self.rewarded = False  # the last loss picked entries by index, and weighed them with numbers of both signs
 
     def open(self, output: Tensor, inputs: list[Tensor]) -> None:
         """The forward pass is over. Nothing is done where another mode is on, whose end could come before ours."""
@@ -65,10 +67,19 @@ class Criterion:
         if torch._C._len_torch_function_stack() and torch.overrides._get_current_function_mode() is mode:  # type: ignore[no-untyped-call]
             mode.__exit__(None, None, None)
 
+    def spoiled(self) -> str:
+        """What the last loss did to its targets that made them NaN or infinite, where they were finite before."""
+        for name, given, result in self._last.made if self._last is not None else ():
+            if not bool(torch.isfinite(result).all()) and all(bool(torch.isfinite(t).all()) for t in given):
+                return f"`{name.strip('_')}` of the targets, which are finite"
+        return ""
+
     def found(self, loss: Tensor) -> Target | None:
         """The target of the loss that was heard, with the loss it amounts to by its value. Told once."""
         self.close()
         heard, self._heard = self._heard, None
+        self._last = heard
+        self.rewarded = heard is not None and heard.signed and bool(heard.indices)
         if heard is None or heard.signed:
             return None
         for kind, candidates in (
@@ -77,14 +88,11 @@ class Criterion:
             ("binary", heard.complemented()),
         ):
             if candidates:
-                target = candidates[0].detach()
-                return Target(
-                    heard.output.detach(),
-                    target,
-                    kind,
-                    amounts_to(loss, heard.output, target, kind),
-                    heard.output.grad_fn,
-                )
+                target, output = candidates[0].detach(), heard.output
+                if kind == "classes" and len(target) != len(output):
+                    output = output.reshape(len(target), -1)
+                amounts = amounts_to(loss, output, target, kind)
+                return Target(output.detach(), target, kind, amounts, heard.output.grad_fn)
         return None
 
 
@@ -94,11 +102,12 @@ class _Listening(TorchFunctionMode):
     def __init__(self, output: Tensor, inputs: list[Tensor]):
         super().__init__()
         self.output, self.on, self.count = output, True, 0
-        self.batch = len(output)
+        self.batch, self.rows = len(output), output.numel() // max(1, output.shape[-1])
         self.known = {id(t): None for t in inputs}  # tensors that are no targets
         self.origin: dict[
             int, Tensor | None
         ] = {}  # what a tensor made here comes from; None: from nothing, or the outputs
+        self.made: list[tuple[str, list[Tensor], Tensor]] = []  # numbers made of constants: operation, of what, result
         self.kept: list[Any] = []  # so that no id is used twice
         self.indices: list[Tensor] = []
         self.differences: list[Tensor] = []
@@ -128,20 +137,24 @@ class _Listening(TorchFunctionMode):
             return
         if not learned or not rest or name not in NAMES:
             return
+        sizes = (self.batch, self.rows)
         for constant in rest:
             source = self._source(constant)
-            if source is None or not source.ndim or len(source) != self.batch:
+            if source is None or not source.ndim:
                 continue
             whole = not source.is_floating_point() and source.dtype != torch.bool
-            if name in ("gather", "__getitem__", "take_along_dim") and whole and source.numel() == self.batch:
-                _keep(self.indices, source.reshape(self.batch))
+            index = source if source.numel() in sizes else constant
+            if name in ("gather", "__getitem__", "take_along_dim") and whole and index.numel() in sizes:
+                _keep(self.indices, index.reshape(-1))
+            elif name in ("mul", "__mul__", "__rmul__", "multiply", "where") and source.numel() in sizes:
+                self._factor(name, constant, source)
+            elif len(source) != self.batch:
+                continue
             elif (
                 name in ("sub", "__sub__", "__rsub__", "rsub", "subtract", "mse_loss", "huber_loss", "l1_loss")
                 and source.dtype != torch.bool
             ):
                 _keep(self.differences, source)
-            elif name in ("mul", "__mul__", "__rmul__", "multiply", "where") and source.numel() == self.batch:
-                self._factor(name, constant, source)
 
     def _factor(self, name: str, constant: Tensor, source: Tensor) -> None:
         values = source.detach().reshape(-1)
@@ -156,6 +169,8 @@ class _Listening(TorchFunctionMode):
     def _make(self, name: str, given: list[Tensor], rest: list[Tensor], result: Tensor, learned: list[Tensor]) -> None:
         """A tensor without a gradient was made: where it comes from."""
         self.kept.append(result)
+        if result.is_floating_point() and not learned:
+            self.made.append((name, rest, result))
         if learned or not given:
             self.origin[id(result)] = None
             return

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wellfit.doctor import measure
-from wellfit.doctor.graph import BOUNDED, SHAPING, Graph, dropped, kind, saved, through
+from wellfit.doctor.graph import BOUNDED, SHAPING, Graph, dropped, is_soft, kind, saved, through
 
 
 def tokens(ids: Tensor, padding: int | None) -> dict[str, float]:
@@ -82,6 +82,8 @@ def loss(loss: Any) -> tuple[dict[str, float], dict[str, str]]:
         words["function"] = "cross_entropy"
         inner = through(next((b for b, _ in head.next_functions if b is not None), None))
         words["head"] = "Dropout" if inner is not None and dropped(inner) else kind(inner) if inner is not None else ""
+    if inner is not None and is_soft(inner):
+        words["head"] = "Softmax"
     if inner is not None and words["head"] in BOUNDED:
         made = saved(inner, "result")
         if isinstance(made, Tensor) and made.is_floating_point():

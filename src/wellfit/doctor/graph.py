@@ -34,7 +34,7 @@ LOSSES = {
 }  # fmt: skip
 # Operations through which a loss's sign can be followed.
 PASSING = (
-    "Div", "Mul", "Neg", "Add", "Sub", "Mean", "Sum", "Select", "Squeeze", "Unsqueeze", "View", "Stack", "ToCopy", "Clone", "Cat",
+    "Div", "Mul", "Neg", "Add", "Sub", "Rsub", "Mean", "Sum", "Select", "Squeeze", "Unsqueeze", "View", "Stack", "ToCopy", "Clone", "Cat",
     "Where", "MaskedSelect", "Index", "Nansum", "Expand", "Gather", "Reshape", "ReshapeAlias", "UnsafeView", "Diagonal",
 )  # fmt: skip
 ACTIVATIONS = (
@@ -201,7 +201,7 @@ class Graph:
             for position, (below, _) in enumerate(node.next_functions):
                 if below is None or below in sign or len(sign) > 200:
                     continue
-                flipped = factor < 0 or (op == "Sub" and position == 1)
+                flipped = factor < 0 or (op == "Sub" and position == 1) or (op == "Rsub" and position == 0)
                 sign[below] = 0 if factor == 0 else -sign[node] if flipped else sign[node]
                 scaled[below] = scaled[node] or constant or op == "Sum"
                 queue.append(below)
@@ -220,7 +220,7 @@ class Graph:
         for node in self.nodes[:400]:
             if kind(node) in ("LogSoftmax", "Logsumexp") and id(node) not in known:
                 head = through(next((below for below, _ in node.next_functions if below is not None), None))
-                if head is not None and kind(head) in ("Softmax", "SafeSoftmax"):
+                if head is not None and is_soft(head):
                     self.doubled = head
                     return
 
@@ -240,7 +240,7 @@ class Graph:
         return True
 
     def _one_hot(self, node: Any, sign: int, scaled: bool) -> bool:
-        """A hand-written negative log-likelihood: log-probabilities times one-hot targets."""
+        """A hand-written negative log-likelihood: log-probabilities times one-hot targets, or those of a teacher."""
         operands = [below for below, _ in node.next_functions]
         if len(operands) != 2 or sum(below is not None for below in operands) != 1:
             return False
@@ -254,10 +254,12 @@ class Graph:
             or target.shape != logs.shape
         ):
             return False
-        if not bool(((target == 0) | (target == 1)).all()) or not bool((target.sum(dim=1) == 1).all()):
+        if bool((target < 0).any()) or not torch.allclose(target.sum(dim=1), torch.ones(()).to(target), atol=1e-3):
             return False
         self.likelihoods.append(sign)
-        self.losses.append(Loss(node, "nll_loss", -sign, scaled, head, None, logs, target.argmax(dim=1)))
+        hard = bool(((target == 0) | (target == 1)).all())
+        function, target = ("nll_loss", target.argmax(dim=1)) if hard else ("kl_div", target)
+        self.losses.append(Loss(node, function, -sign, scaled, head, None, logs, target))
         return True
 
     @staticmethod
@@ -445,6 +447,14 @@ def through(node: Any, limit: int = 16) -> Any:
     return node
 
 
+def is_soft(node: Any) -> bool:
+    """Whether the operation gives probabilities: a softmax, or the exponential of a log-softmax."""
+    below = node.next_functions[0][0] if node.next_functions else None
+    return kind(node) in ("Softmax", "SafeSoftmax") or (
+        kind(node) == "Exp" and below is not None and kind(through(below)) == "LogSoftmax"
+    )
+
+
 def bent(node: Any, limit: int = 16) -> Any:
     """The first operation that is not linear in its input: shapes, dropout, batch norm and constants are passed over."""
     for _ in range(limit):
@@ -460,7 +470,7 @@ def bent(node: Any, limit: int = 16) -> Any:
             return node
         if (
             op in SHAPING
-            or op in ("NativeBatchNorm", "CudnnBatchNorm", "NativeDropout")
+            or op in ("NativeBatchNorm", "CudnnBatchNorm", "NativeDropout", "ConstantPadNd", "Pad")
             or (op == "Mul" and _is_mask(node))
         ):
             node = next((below for below, _ in node.next_functions if below is not None), None)

@@ -137,6 +137,10 @@ class History:
         first, last = sum(values[:window]) / window, sum(values[-window:]) / window
         return (first - last) / max(abs(first), 1e-12)
 
+    def rewarded(self) -> bool:
+        """Whether the program learns a policy from rewards, so that losses chase moving targets and need not fall."""
+        return bool(self.names("rewards"))
+
     def adversarial(self) -> bool:
         """Whether several optimizers play against each other, so that no loss need fall."""
         return any(vitals.values.get("rivals", 0) > 0 for vitals in self.all("structure"))

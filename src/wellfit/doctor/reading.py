@@ -68,7 +68,7 @@ def of_graph(graph: Graph, value: float | Tensor, place: str) -> list[Vitals]:
             a, b = layer.fed_by, layer
             tell("linear-pair", layer.name, {"in": facts.width(a, 1), "between": float(shape(a.node)[-1] if a.op != "Convolution" else
                  shape(a.node)[1]), "out": facts.width(b, 0), "convolution": float(a.op == "Convolution"),
-                 "kernel": float(b.weight.shape[-1]) if b.weight is not None and b.weight.ndim > 2 else 1.0,
+                 "kernel": min(float(x.weight.shape[-1]) if x.weight is not None and x.weight.ndim > 2 else 1.0 for x in (a, b)),
                  "last": float(layer is graph.layers[-1])},
                  {"after": a.name, "into": facts.into(graph, layer.node), "same_kind": str(facts.same_kind(a.op, b.op))})  # fmt: skip
     for name, op, made, followed in list(graph.activations())[:64]:

@@ -6,6 +6,7 @@ learned from the inputs at all; never a batch. It stops by itself once it has se
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,10 @@ from wellfit.doctor.measure import Fingerprints
 
 ENOUGH = 20_000  # samples that are fingerprinted
 BATCHES = 3000
+COMBINED, LEVELLED = (
+    16,
+    64,
+)  # numbers of a sample, and batches and values of each, that are looked at for how many samples can be
 ROWS, COLUMNS = 2500, 512  # of the table that the classical yardstick reads
 CLASSES = 200
 
@@ -26,15 +31,18 @@ class Samples:
 
     def __init__(self) -> None:
         self.open = True
+        self.of: Any = None  # the module whose batches are counted, where a program has several
         self.fingerprints = Fingerprints()
         self.counts: Counter[int] = Counter()
         self.seen = self.batches = self.batch_size = 0
         self.before_repeat: int | None = None
         self.new_after = self.after = 0  # new samples among those that follow the first repeat
         self.passed: tuple[int, int] | None = None  # samples and different ones among them, of the first pass
+        self.pass_batches = 0
         self.replacement = False  # the loader draws with replacement
         self.inner_repeats = 0  # of samples within one batch
         self.width = 0
+        self.values: list[set[float]] = []
         self.whole = self.flat = False
         self.held_out: dict[str, list[set[int]]] = {}  # place -> the samples of each call
         self.held_out_seen: Counter[str] = Counter()
@@ -54,6 +62,8 @@ class Samples:
         self.keys: list[int] = []
         self.tags: Tensor | None = None  # how often each of several labels at once is given
         self.tagged = 0
+        self.dense: set[int] = set()
+        self.dense_seen = 0
 
     def step(self) -> None:
         """Gradients are taken: the labels of all losses behind them belong together."""
@@ -69,6 +79,8 @@ class Samples:
             return
         first = inputs[0]
         self.width = first[0].numel()
+        if self.batches < LEVELLED:
+            self._levels(first)
         self.whole = not first.is_floating_point()
         marks = self.fingerprints.of(first)
         self.batches += 1
@@ -96,10 +108,19 @@ class Samples:
         ):
             self.open = False
 
+    def _levels(self, first: Tensor) -> None:
+        """The different values of the first few numbers of a sample."""
+        columns = first.detach().reshape(len(first), -1)[:, :COMBINED].cpu().t().tolist()
+        if len(self.values) != len(columns):
+            self.values = [set() for _ in columns]
+        for values, column in zip(self.values, columns, strict=True):
+            if len(values) < LEVELLED:
+                values.update(column)
+
     def end_pass(self) -> None:
         """A pass over the training data ends."""
         if self.passed is None and self.seen >= 32 and self.open and not self.replacement:
-            self.passed = (self.seen, len(self.counts))
+            self.passed, self.pass_batches = (self.seen, len(self.counts)), self.batches
 
     def evaluated(self, place: str, first: Tensor) -> None:
         """A batch that is evaluated on."""
@@ -118,6 +139,8 @@ class Samples:
     def labels(self, function: str, given: Tensor, target: Tensor, weighted: bool) -> None:
         """The targets of a batch."""
         count = len(target) if target.ndim else 0
+        if count >= 2 and target.ndim > 2 and function == "cross_entropy" and not target.is_floating_point():
+            self._dense(target.detach().reshape(-1))
         if count < 2 or target.ndim > 2:
             return
         flat = target.detach().reshape(count, -1)
@@ -138,6 +161,11 @@ class Samples:
             self.means.append(float(flat.double().mean()))
             self.within.append(float(flat.double().var(unbiased=False)))
             self.follows.append(_follows(flat.double()) if count >= 8 else 0.0)
+
+    def _dense(self, flat: Tensor) -> None:
+        """A label for each pixel or token: only which ones there are, as a rare class is nothing unusual then."""
+        self.dense.update(flat[:: flat.numel() // 4096 + 1].tolist())
+        self.dense_seen += len(flat)
 
     def _tags(self, flat: Tensor, count: int) -> None:
         positive = (flat > 0.5).sum(dim=0).double().cpu()
@@ -174,8 +202,8 @@ class Samples:
                 "most": float(times.max()), "dispersion": float(times.var(unbiased=False) / times.mean()),
                 "inner_repeats": float(self.inner_repeats), "batches": float(self.batches), "whole": float(self.whole),
                 "final": float(final), "after": float(self.after), "new_after": self.new_after / max(1, self.after),
-                "replacement": float(self.replacement),
-                "pass_seen": float(self.passed[0] if self.passed else 0), "pass_distinct": float(self.passed[1] if self.passed else 0),
+                "replacement": float(self.replacement), "possible": float(min(10**12, math.prod(len(v) for v in self.values))),
+                "pass_batches": float(self.pass_batches), "pass_seen": float(self.passed[0] if self.passed else 0), "pass_distinct": float(self.passed[1] if self.passed else 0),
             })  # fmt: skip
         if self.classes and self.of_classes <= CLASSES:
             total = self.classes.total()
@@ -200,6 +228,13 @@ class Samples:
             emit(None, "targets", self.function, {"within": within, "between": between, "batches": float(len(means)),
                  "follows": sum(self.follows) / len(self.follows), "different_means": float(len(set(self.means))),
                  "variance": within + between, "final": float(final)})  # fmt: skip
+        if self.dense_seen:
+            emit(
+                None,
+                "dense-labels",
+                "targets",
+                {"present": float(len(self.dense)), "labels": float(self.dense_seen), "final": float(final)},
+            )
         if final:
             self._overlap(emit)
 

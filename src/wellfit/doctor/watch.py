@@ -41,6 +41,7 @@ DENSE = 6  # steps that are all looked at, for each optimizer
 SPARSE = 512  # the widest gap between looks
 ALERT = 256  # steps before which nothing passes by unread, unless an evaluation was seen
 HELD = 20_000_000  # elements of weights that are copied around an update that is looked at
+MEASURED = 3  # trainings of one program whose samples a classical model is tried on
 LISTENED = 96  # steps in which the targets of a hand-written loss are listened for
 WATCHED_BYTES = 64 << 20  # an input larger than this is not held for a later look
 
@@ -88,6 +89,10 @@ class Watch:
         self.backwards = self.forwards = 0
         self.training_call: Call | None = None
         self.target: Tensor | None = None
+        self.derived = False  # the target was reckoned from the graph
+        self.rewarded = (
+            False  # log-probabilities weighed with numbers of both signs: policies, whose losses need not fall
+        )
         self.samples = Samples()
         self.criterion = Criterion()
         self.checks = Checks()
@@ -178,6 +183,8 @@ class Watch:
         for training in self.trainings:
             training.let_go()
         if any(t.step for t in self.trainings):  # another training begins: another fold, another phase
+            for training in self.trainings:
+                self._tell_yardstick(training)
             self._tell_samples(final=True)
             self.samples = Samples()
         self.calm = False
@@ -338,7 +345,7 @@ class Watch:
         if isinstance(value, float) and not math.isfinite(value) and not self.dead:
             self.dead = True
             self._not_finite(loss, back)
-        self.target = None
+        self.target, self.derived = None, False
         self.since.append(back)
         for training in self.trainings:
             training.backwards += 1
@@ -449,16 +456,18 @@ class Watch:
     def _learn(self, loss: Tensor, back: Backward) -> None:
         """Which calls the loss came from; on looked-at steps, what its graph tells."""
         graph, heard = None, self.criterion.found(loss)
+        if self.criterion.rewarded:
+            self._reward()
         heard = heard if self.target is None else None  # torch's own loss was told already
         if self.looking:
             graph = back.graph = Graph(loss, self.roots.names, [t for call in self.calls for t in call.made])
             if heard is not None:
                 self._overheard(graph, heard)
             if any(own.function == "nll_loss" and own.sign == 0 for own in graph.losses):
-                self.samples.weighted = True  # each with a weight of its own, rewards perhaps
+                self._reward()
             for own in graph.losses:
                 if own.target is not None:
-                    self.target = own.target
+                    self.target, self.derived = own.target, True
                     if own.given is not None and own.function == "nll_loss" and self.samples.open:
                         self.samples.labels("cross_entropy", own.given, own.target, False)
             back.reached = graph.parameters
@@ -517,7 +526,9 @@ class Watch:
                     self._emit(None, "mode", call.root.name, {"training": 0.0, "switches": float(len(ours))},
                                {"place": places.shown(call.key[0]) if call.key else "", "parts": facts.classes(ours)})  # fmt: skip
             if self.samples.open:
-                self.samples.batch(call.inputs, self.target)
+                self.samples.of = self.samples.of or call.root
+                if self.samples.of is call.root:
+                    self.samples.batch(call.inputs, self.target)
             if self.looking:
                 self._read_batch(call, graph, back)
             size = sum(t.numel() * t.element_size() for t in call.inputs)
@@ -539,6 +550,14 @@ class Watch:
             self.samples.labels(function, heard.output, heard.target, False)
         elif heard.target.numel() == len(heard.target):
             self.samples.labels("mse_loss", heard.output, heard.target, False)
+
+    def _reward(self) -> None:
+        """A policy is learned from rewards: labels are actions, and the other losses of the program chase moving targets."""
+        self.samples.weighted = True
+        if not self.rewarded:
+            self.rewarded = True
+            for training in self.trainings:
+                self._tell(training, "rewards", "policy", {}, {})
 
     def _overheard(self, graph: Graph, found: Target) -> None:
         """What the graph did not show of a hand-written loss, and was heard of it while it was computed."""
@@ -718,7 +737,9 @@ class Watch:
         elif training.step >= training.next_look:
             training.next_look = training.step + max(4, min(SPARSE, training.step // 3))
         active = [t for t in self.trainings[-8:] if t.step]
-        wanted = any(t.step + 1 >= t.next_look for t in active) or any(not t.step for t in self.trainings[-4:])
+        wanted = any(t.step + 1 >= t.next_look for t in active) or any(
+            not t.step and t.backwards < 64 for t in self.trainings[-4:]
+        )
         if wanted and training.step > 4000 and not odd:
             wanted = training.step + 1 >= training.next_look
         if wanted:
@@ -791,6 +812,9 @@ class Watch:
 
     def _tell_yardstick(self, training: Training) -> None:
         """How a classical model does on the samples seen, where the network did not do well."""
+        if training.measured or not training.step or sum(t.measured for t in self.trainings) > MEASURED:
+            return
+        training.measured = True
         history = self.doctor.history(training.name)
         table = self.samples.gathered_table()
         losses = [
@@ -895,8 +919,17 @@ class Watch:
         graph = back.graph or Graph(loss, self.roots.names)
         root = call.root.module() if call is not None else None
         told = autopsy.not_finite(
-            call.inputs if call is not None else [], self.target, parameters, root, graph, self.roots.called
+            call.inputs if call is not None else [],
+            self.target,
+            parameters,
+            root,
+            graph,
+            self.roots.called,
+            self.derived,
         )
+        spoiled = self.criterion.spoiled() if told["what"] == "inputs" and told.get("where") == "the targets" else ""
+        if spoiled:
+            told = {"what": "loss", "why": spoiled}
         step = training.step + 1 if training is not None else 1
         self._tell(training, "not-finite", told["what"], {"step": float(step), "loss": float(back.value)},
                    {"where": told.get("where", ""), "why": told.get("why", ""), "batch": self._batch(), "place": back.place})  # fmt: skip

@@ -139,6 +139,13 @@ def labels_single_class(h: History) -> Iterator[Finding]:
             return
 
 
+def dense_labels_single_class(h: History) -> Iterator[Finding]:
+    v = h.latest("dense-labels")
+    if v is not None and v.values["present"] == 1 and v.values["final"] and v.values["labels"] >= 4096:
+        yield find("labels-single-class", 1, f"All {v.values['labels']:.0f} labels (one for each pixel or token) are one and the same.",
+                   {"labels": v.values["labels"]}, confidence=0.95)  # fmt: skip
+
+
 def class_imbalance(h: History) -> Iterator[Finding]:
     for v in h.all("labels"):
         x = v.values
@@ -212,9 +219,11 @@ def duplicate_samples(h: History) -> Iterator[Finding]:
             )  # fmt: skip
             return
     latest = h.latest("population")
-    if latest is None:
-        return
+    if latest is None or h.rewarded():
+        return  # nothing, or states of an environment, which come again
     v = latest
+    if v.values.get("possible", 1e12) < 4 * v.values["distinct"]:
+        return  # inputs of few possible values repeat by nature
     if v.values["replacement"] or v.values["width"] < (8 if v.values["whole"] else 6):
         return
     x = v.values

@@ -89,7 +89,10 @@ def loss_spike(h: History) -> Iterator[Finding]:
     values = [x for _, x in points]
     level = statistics.median(h.losses.values()[:8])  # far below it, a spike does no harm
     hits = []
+    last = int(population.values.get("pass_batches", 0)) if population is not None else 0
     for i in range(8, len(values) - 3):
+        if last and points[i][0] % last == 0:
+            continue  # the last batch of a pass may hold a few samples only, and its loss be anything
         around = sorted(values[max(0, i - 20) : i + 21])
         usual, middle = around[int(0.8 * len(around))], around[len(around) // 2]
         scatter = statistics.median(abs(x - middle) for x in around)

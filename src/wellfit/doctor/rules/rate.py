@@ -98,7 +98,7 @@ def _violent(h: History) -> Iterator[Finding]:
     ratios = _ratios(h)
     first, later = [r for s, r in ratios if s <= 3], [r for s, r in ratios if s > 3]
     size = statistics.median(later) if len(later) >= 3 else 0.0
-    if size > 0.25 or (size > 0.05 and len(first) >= 2 and min(first) > 0.5):
+    if size > 0.25 or (size > 0.01 and len(first) >= 2 and statistics.fmean(first) > 0.5):
         size = max(size, *first) if size <= 0.25 else size
         yield find(
             "learning-rate-too-high", 1, f"Each update changes the weights by {size:.0%} of their length (10 % is a lot).",
@@ -173,7 +173,7 @@ def warmup_missing(h: History) -> Iterator[Finding]:
     rates = dict(h.rates.points())
     population = h.latest("population")
     few = population is not None and population.values["seen"] < 4 * population.values["batches"]
-    if len(points) < 30 or h.adversarial() or few or min(x for _, x in points) <= 0:
+    if len(points) < 30 or h.adversarial() or h.rewarded() or few or min(x for _, x in points) <= 0:
         return
     first = max(points[0][1], statistics.median(x for _, x in points[:3]))
     reach = max(20, min(64, h.step // 6))
@@ -197,7 +197,7 @@ def warmup_missing(h: History) -> Iterator[Finding]:
 
 def loss_not_decreasing(h: History) -> Iterator[Finding]:
     values = h.losses.values()
-    if h.step < 60 or len(values) < 40 or h.adversarial() or min(values) <= 0:
+    if h.step < 60 or len(values) < 40 or h.adversarial() or h.rewarded() or min(values) <= 0:
         return
     window = max(8, len(values) // 6)
     first, last = statistics.fmean(values[:window]), statistics.fmean(values[-window:])
