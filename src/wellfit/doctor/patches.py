@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -177,7 +178,9 @@ def installed(listener: Listener) -> Iterator[None]:
     def permuting(original: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             if here() and args and isinstance(args[0], int):
-                listener.permuted(args[0])
+                sampler = sys._getframe(1).f_globals.get("__name__") == "torch.utils.data.sampler"
+                if not sampler:  # which asks once more before its last batch, and whose loader tells its end
+                    listener.permuted(args[0])
             return original(*args, **kwargs)
 
         return call

@@ -203,7 +203,8 @@ class Samples:
                 "inner_repeats": float(self.inner_repeats), "batches": float(self.batches), "whole": float(self.whole),
                 "final": float(final), "after": float(self.after), "new_after": self.new_after / max(1, self.after),
                 "replacement": float(self.replacement), "possible": float(min(10**12, math.prod(len(v) for v in self.values))),
-                "pass_batches": float(self.pass_batches), "pass_seen": float(self.passed[0] if self.passed else 0), "pass_distinct": float(self.passed[1] if self.passed else 0),
+                "pass_batches": float(self.pass_batches),
+                "pass_seen": float(self.passed[0] if self.passed else 0), "pass_distinct": float(self.passed[1] if self.passed else 0),
             })  # fmt: skip
         if self.classes and self.of_classes <= CLASSES:
             total = self.classes.total()
