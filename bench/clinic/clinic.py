@@ -1,9 +1,11 @@
 """The clinic: programs as people write them, healthy and with faults that people make, and what the doctor says of them.
 
-    python bench/clinic/clinic.py                    # all of it, the score table
+    python bench/clinic/clinic.py                    # both halves, the score table
+    python bench/clinic/clinic.py --half more        # further programs, read before
     python bench/clinic/clinic.py --half seen --only mlp_digits --say
 
-`seen/` was used to set thresholds, `unseen/` is only looked at for the score. Each program is a script and a YAML file
+`seen/` and `more/` were used to set thresholds, `unseen/` is only looked at for the score; `more/` is left out of the
+timed run unless it is asked for. Each program is a script and a YAML file
 with its variants, edits of the text. Each variant runs in a child forked from a warm parent (torch is imported once),
 watched exactly as `wellfit doctor SCRIPT` would.
 """
@@ -137,9 +139,7 @@ class Outcome:
 
 def cases(half: str | None = None, only: str = "") -> Iterator[Case]:
     """All variants, healthy ones first of each program."""
-    for folder in ("seen", "unseen"):
-        if half not in (None, folder):
-            continue
+    for folder in [half] if half else ("seen", "unseen"):
         for path in sorted((HERE / folder).glob("*.yaml")):
             told, text = (
                 yaml.safe_load(path.read_text(encoding="utf-8")),
@@ -233,7 +233,7 @@ def _wait(child: int) -> int:
 def score(outcomes: list[Outcome]) -> str:
     """The table: by half and by id."""
     lines = []
-    for half in ("seen", "unseen"):
+    for half in ("seen", "unseen", "more"):
         mine = [o for o in outcomes if o.half == half]
         sick, well = [o for o in mine if o.finding], [o for o in mine if not o.finding]
         if not mine:
@@ -285,7 +285,7 @@ def share(part: int, whole: int) -> str:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--half", choices=("seen", "unseen"))
+    arguments.add_argument("--half", choices=("seen", "unseen", "more"))
     arguments.add_argument("--only", default="", help="part of program/variant, or an id")
     arguments.add_argument("--healthy", action="store_true", help="healthy variants alone")
     arguments.add_argument("--quick", action="store_true", help="the slice that the test suite runs")

@@ -69,6 +69,11 @@ class Backward:
     inside: bool = False  # of `step(closure)`
 
 
+def pointer_of(gradient: Tensor) -> int:
+    """Where a gradient lies; of a sparse one, which has no place of its own, where its values do."""
+    return gradient._values().data_ptr() if gradient.is_sparse else gradient.data_ptr()
+
+
 class Training:
     """What one optimizer (or one loop that updates by hand) did."""
 

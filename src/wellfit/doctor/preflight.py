@@ -208,7 +208,7 @@ class _Rehearsal:
             if not math.isfinite(float(loss.detach())):
                 self._broken(model, loss, batch)
                 break
-            reached |= {id(p) for p in model.parameters() if p.grad is not None and bool(p.grad.any())}
+            reached |= {id(p) for p in model.parameters() if p.grad is not None and _any(p.grad)}
             probe.before()
             own.step()
             probe.after()
@@ -301,6 +301,10 @@ class _Rehearsal:
             words = {"least": str(int(target.min())), "most": str(int(target.max())), "classes": str(self.classes), "place": "",
                      "error": f"first at sample {before + int(wrong.reshape(len(target), -1).any(dim=1).nonzero()[0])}"}  # fmt: skip
             emit(None, "crash", "labels", {}, words)
+
+
+def _any(gradient: Tensor) -> bool:
+    return bool((gradient.coalesce().values() if gradient.is_sparse else gradient).any())
 
 
 def _below(finding: Finding) -> list[Finding]:

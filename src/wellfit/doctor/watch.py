@@ -25,7 +25,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim import Optimizer
 
 from wellfit.doctor import autopsy, facts, game, looks, measure, places, reading, yardstick
-from wellfit.doctor.account import Backward, Call, Root, Training
+from wellfit.doctor.account import Backward, Call, Root, Training, pointer_of
 from wellfit.doctor.checks import Checks
 from wellfit.doctor.criterion import Criterion, Target
 from wellfit.doctor.doctor import Doctor
@@ -364,10 +364,10 @@ class Watch:
                 if back.graph is not None and not any(id(p) in training.ids for p in back.graph.parameters):
                     continue
                 training.leftover = [
-                    (p, g.data_ptr(), g._version) for p, _, _ in training.leftover if (g := p.grad) is not None
+                    (p, pointer_of(g), g._version) for p, _, _ in training.leftover if (g := p.grad) is not None
                 ]
                 training.gained = [
-                    (p, g.data_ptr(), g._version) for p in training.parameters[:256] if (g := p.grad) is not None
+                    (p, pointer_of(g), g._version) for p in training.parameters[:256] if (g := p.grad) is not None
                 ][:8]
         if self.in_step and self.looking:  # `step(closure)`: only now are the gradients there
             for training in self.trainings:
@@ -629,13 +629,13 @@ class Watch:
         if training.foreign:
             training.foreign = [
                 (p, pointer, version) for p, pointer, version in training.foreign
-                if (g := p.grad) is not None and g.data_ptr() == pointer and g._version == version
+                if (g := p.grad) is not None and pointer_of(g) == pointer and g._version == version
             ]  # fmt: skip
             training.added_to = place if training.foreign and place != training.foreign_place else ""
         if training.leftover:
             training.leftover = [
                 (p, pointer, version) for p, pointer, version in training.leftover
-                if (g := p.grad) is not None and g.data_ptr() == pointer and g._version == version
+                if (g := p.grad) is not None and pointer_of(g) == pointer and g._version == version
             ]  # fmt: skip
         if (
             training.gained
@@ -744,7 +744,7 @@ class Watch:
             wanted = training.step + 1 >= training.next_look
         if wanted:
             training.leftover = [
-                (p, g.data_ptr(), g._version) for p in training.parameters[:512]
+                (p, pointer_of(g), g._version) for p in training.parameters[:512]
                 if (g := p.grad) is not None and (not training.by_hand or bool(g.any()))
             ][:64]  # fmt: skip
         if wanted != self.looking:
@@ -769,7 +769,7 @@ class Watch:
             if other is training or other.by_hand or not other.step or not backs or other.last_place == backs[-1].place:
                 continue
             other.foreign = [
-                (p, g.data_ptr(), g._version) for p in other.parameters[:64]
+                (p, pointer_of(g), g._version) for p in other.parameters[:64]
                 if id(p) in reached and (g := p.grad) is not None and bool(g.any())
             ]  # fmt: skip
             other.foreign_place, other.added_to = backs[-1].place, ""

@@ -167,6 +167,8 @@ def rare_tags(h: History) -> Iterator[Finding]:
         x = v.values
         if not x["final"] or x["samples"] < 200:
             continue
+        if x["constant"] == x["tags"] and x["rarest"] != x["largest"]:
+            continue  # each column stands for a candidate: the true one, and sampled ones that are not
         if x["constant"] == x["tags"]:
             yield find("labels-single-class", 1, f"Each of the {x['tags']:.0f} labels has the same value in all {x['samples']:.0f} samples.",
                        {"samples": x["samples"], "labels": x["tags"]}, confidence=0.95)  # fmt: skip
@@ -227,6 +229,13 @@ def duplicate_samples(h: History) -> Iterator[Finding]:
     if v.values["replacement"] or v.values["width"] < (8 if v.values["whole"] else 6):
         return
     x = v.values
+    batch = x["seen"] / max(1.0, x["batches"])
+    if batch >= 2 * x["distinct"] >= 16 and not x["whole"]:
+        yield find(
+            "duplicate-samples", 1, f"A batch holds {batch:.0f} samples, and in all batches only {x['distinct']:.0f} are different.",
+            {"batch": batch, "distinct": x["distinct"]}, confidence=0.95,
+        )  # fmt: skip
+        return
     if x["pass_seen"]:
         share = 1 - x["pass_distinct"] / x["pass_seen"]
         if share > (0.5 if x["whole"] else 0.1) and x["pass_seen"] - x["pass_distinct"] >= 10:
@@ -314,7 +323,7 @@ def workers_repeat_randomness(h: History) -> Iterator[Finding]:
 
 def labels_unrelated_to_inputs(h: History) -> Iterator[Finding]:
     v = h.latest("yardstick")
-    if v is None or v.values["rows"] < 120:
+    if v is None or h.rewarded() or v.values["rows"] < 120:
         return
     x = v.values
     margin = max(0.03, 2.5 * x["error"])

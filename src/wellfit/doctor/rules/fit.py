@@ -9,7 +9,7 @@ from wellfit.doctor.history import History
 
 
 def overfitting(h: History) -> Iterator[Finding]:
-    if h.adversarial():
+    if h.adversarial() or h.rewarded():
         return
     points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)]
     for stream, scores in h.evaluations.items():
@@ -76,7 +76,7 @@ def validation_missing(h: History) -> Iterator[Finding]:
 
 def underfitting(h: History) -> Iterator[Finding]:
     v = h.latest("yardstick")
-    if v is None or _still_falling(h):
+    if v is None or h.rewarded() or _still_falling(h):
         return
     x = v.values
     reach = (x["score"] - x["chance"]) / max(1e-9, 1 - x["chance"])
@@ -102,7 +102,7 @@ def _shrunk(h: History) -> str:
 
 def beaten_by_baseline(h: History) -> Iterator[Finding]:
     v = h.latest("yardstick")
-    if v is None or "held_out" not in v.values or not v.values["tabular"] or _still_falling(h):
+    if v is None or h.rewarded() or "held_out" not in v.values or not v.values["tabular"] or _still_falling(h):
         return
     x = v.values
     if x["score"] - x["held_out"] > max(0.04, 3 * x["error"]) and x["learned"] >= 0.3:
