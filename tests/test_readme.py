@@ -52,7 +52,7 @@ def execute(command: list[str], folder: Path, **more) -> str:
 
 def test_there_is_something_to_execute() -> None:
     assert len(CONSOLE) >= 10
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
     assert SHELL == ["make demo", "make test", "pip install .", "pip install '.[vision,tabular]'"]
 
 
