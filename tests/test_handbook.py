@@ -41,12 +41,12 @@ def exists(name: str) -> bool:
     if not name.startswith("wellfit."):
         return name in paths()
     *parts, last = name.split(".")
-    for cut in range(len(parts), 0, -1):
+    for cut in range(len(parts) + 1, 0, -1):  # the name itself may be a module that nothing has imported yet
         try:
-            thing = importlib.import_module(".".join(parts[:cut]))
+            thing = importlib.import_module(".".join([*parts, last][:cut]))
         except ModuleNotFoundError:
             continue
-        for part in [*parts[cut:], last]:
+        for part in [*parts, last][cut:]:
             thing = getattr(thing, part)
         return True
     return False
