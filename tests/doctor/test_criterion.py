@@ -84,6 +84,14 @@ def test_another_mode_is_left_alone() -> None:
     assert torch._C._len_torch_function_stack() == 0
 
 
+def test_an_error_of_ours_is_not_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("wellfit.doctor.criterion._Listening._hear", broken)
+    assert heard(nll, LABELS, 3) is None
+
+
 def test_a_targets_logarithm_is_the_losss_fault() -> None:
     torch.manual_seed(0)
     x = torch.randn(16, 5)

@@ -74,13 +74,17 @@ class Criterion:
                 return f"`{name.strip('_')}` of the targets, which are finite"
         return ""
 
+    def forget(self) -> None:
+        """Lets go of all tensors: the backward pass of the loss begins."""
+        self._heard = self._last = None
+
     def found(self, loss: Tensor) -> Target | None:
         """The target of the loss that was heard, with the loss it amounts to by its value. Told once."""
         self.close()
         heard, self._heard = self._heard, None
         self._last = heard
         self.rewarded = heard is not None and heard.signed and bool(heard.indices)
-        if heard is None or heard.signed:
+        if heard is None or heard.failed or heard.signed:
             return None
         for kind, candidates in (
             ("classes", heard.indices),
@@ -101,9 +105,9 @@ class _Listening(TorchFunctionMode):
 
     def __init__(self, output: Tensor, inputs: list[Tensor]):
         super().__init__()
-        self.output, self.on, self.count = output, True, 0
+        self.output, self.on, self.failed, self.count = output, True, False, 0
         self.batch, self.rows = len(output), output.numel() // max(1, output.shape[-1])
-        self.known = {id(t): None for t in inputs}  # tensors that are no targets
+        self.known = {id(t) for t in inputs}  # tensors that are no targets
         self.origin: dict[
             int, Tensor | None
         ] = {}  # what a tensor made here comes from; None: from nothing, or the outputs
@@ -117,10 +121,14 @@ class _Listening(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if self.on and self.count < MOST:
+        if self.on:
             self.count += 1
-            with torch._C.DisableTorchFunction():
-                self._hear(getattr(func, "__name__", ""), args, kwargs or {}, result)
+            self.on = self.count < MOST
+            try:
+                with torch._C.DisableTorchFunction():
+                    self._hear(getattr(func, "__name__", ""), args, kwargs or {}, result)
+            except Exception:  # ours, and not the program's: nothing is known of this loss then
+                self.on, self.failed = False, True
         return result
 
     def complemented(self) -> list[Tensor]:
@@ -187,7 +195,7 @@ class _Listening(TorchFunctionMode):
     def _source(self, tensor: Tensor) -> Tensor | None:
         if id(tensor) in self.known:
             return None
-        return self.origin.get(id(tensor), tensor) if id(tensor) in self.origin else tensor
+        return self.origin.get(id(tensor), tensor)
 
 
 def _keep(kept: list[Tensor], tensor: Tensor) -> None:

@@ -278,7 +278,8 @@ class Watch:
         call = self.calls[-1]
         made = measure.tensors(output)
         call.made = [tensor for tensor in made[:8] if tensor.grad_fn is not None]
-        if call.made and not self.calm and (self.looking or (self.samples.open and self.steps < LISTENED)):
+        early = self.cpu and self.samples.open and self.steps < LISTENED  # elsewhere to look at values is to wait
+        if call.made and not self.calm and not self.compiled and (self.looking or early):
             self.criterion.open(call.made[0], call.inputs)
         call.outputs = [tensor.grad_fn for tensor in made[:8] if tensor.grad_fn is not None]
         if made and made[0].numel() and made[0].device.type != "meta":
@@ -346,6 +347,7 @@ class Watch:
             self.dead = True
             self._not_finite(loss, back)
         self.target, self.derived = None, False
+        self.criterion.forget()
         self.since.append(back)
         for training in self.trainings:
             training.backwards += 1
