@@ -167,6 +167,24 @@ def test_a_batch_that_does_not_fit_is_one_failed_check() -> None:
     assert "[256, 5]" in str(found)
 
 
+def test_a_model_that_takes_no_zeros_or_no_smaller_batch() -> None:
+    class Choosy(nn.Module):
+        def __init__(self, samples: int) -> None:
+            super().__init__()
+            self.head, self.samples = nn.Linear(12, 2), samples
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not x.any() or len(x) < self.samples:
+                raise ValueError("not these")
+            return self.head(x)
+
+    x, y = data(64)
+    told = outcomes(wellfit.check(Choosy(0), (x, y), "cross-entropy"))
+    assert (told["one batch"], told["inputs matter"]) == ("passed", "not applicable")
+    told = outcomes(wellfit.check(Choosy(64), (x, y), "cross-entropy"))
+    assert (told["one batch"], told["inputs matter"]) == ("not applicable", "not applicable")
+
+
 def test_what_cannot_be_examined_is_refused_in_words() -> None:
     x, y = data()
     model = mlp()

@@ -49,7 +49,9 @@ def _pull(call: Call, trained: bool, tell: Callable[..., None]) -> None:
 
     def hook(gradients: Any) -> None:
         gradient = gradients[0] if gradients else None
-        if isinstance(gradient, Tensor) and bool(torch.isfinite(gradient).all()) and bool(gradient.any()):
+        if not isinstance(gradient, Tensor) or gradient.layout != torch.strided or not gradient.is_floating_point():
+            return
+        if bool(torch.isfinite(gradient).all()) and bool(gradient.any()):
             pulls.setdefault(trained, []).append(float(gradient.sum() / gradient.abs().sum()))
             own, through = pulls.get(False, [])[-KEPT:], pulls.get(True, [])[-KEPT:]
             if len(own) >= KEPT and len(through) >= KEPT:

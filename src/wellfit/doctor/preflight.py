@@ -421,18 +421,23 @@ def _held(subject: Subject, rehearsal: _Rehearsal) -> Check:
 def _by_heart(subject: Subject) -> tuple[Check, Check]:
     """Whether one batch can be learned by heart, and whether that needs the inputs."""
     few = _few(subject.batch)
-    best: _Learned | None = None
     until = time.perf_counter() + PATIENCE
-    for rate in RATES:
-        tried = _learn(subject, few, rate, until)
-        if best is None or tried.last < best.last:
-            best = tried
-        if best.known:
-            break
-    assert best is not None
-    blind = _learn(subject, _zeroed(few), best.rate, until + PATIENCE, steps=best.steps)
+    try:
+        best = _best(subject, few, until)
+    except Exception as error:
+        why = f"a few samples of the batch cannot be trained on alone: {said(error)}"
+        return Check("one batch", NOT_APPLICABLE, why), Check("inputs matter", NOT_APPLICABLE, why)
+    try:
+        blind = _learn(subject, _zeroed(few), best.rate, until + PATIENCE, steps=best.steps)
+        deaf = ""
+    except Exception as error:
+        blind, deaf = _Learned(best.rate), f"the model does not take inputs of zeros: {said(error)}"
     needed = blind.last - best.last > 0.02 * max(abs(blind.last), abs(best.first - best.last), 1e-12)
-    learned = best.known or best.last < 0.5 * best.first or blind.last - best.last > 0.5 * abs(blind.last)
+    learned = (
+        best.known
+        or best.first - best.last > 0.5 * abs(best.first)
+        or (not deaf and blind.last - best.last > 0.5 * abs(blind.last))
+    )
     count = len(measure.tensors(few)[0]) if measure.tensors(few) else 0
     went = f"from {best.first:.4g} to {best.last:.4g} in {best.steps} steps on {count} samples"
     evidence: Mapping[str, float | str] = {
@@ -450,6 +455,8 @@ def _by_heart(subject: Subject) -> tuple[Check, Check]:
     else:
         says = f"Even one small batch is not learned by heart: the loss went {went}, without dropout, at the better of two rates."
         one = Check("one batch", FAILED, says, (find("loss-not-decreasing", 0, says, evidence, severity="warning"),))
+    if deaf:
+        return one, Check("inputs matter", NOT_APPLICABLE, deaf)
     if not needed and not learned:
         return one, Check("inputs matter", NOT_APPLICABLE, "the batch is not learned, with or without its inputs")
     if not needed:
@@ -485,6 +492,16 @@ class _Learned:
     steps: int = 0
     known: bool = False  # nearly nothing is left to learn
     ended: bool = field(default=False)  # by the clock
+
+
+def _best(subject: Subject, batch: Any, until: float) -> _Learned:
+    """The better of the learning rates; the first at which the batch is known by heart."""
+    tried: list[_Learned] = []
+    for rate in RATES:
+        tried.append(_learn(subject, batch, rate, until))
+        if tried[-1].known:
+            return tried[-1]
+    return min(tried, key=lambda one: one.last)
 
 
 def _learn(subject: Subject, batch: Any, rate: float, until: float, steps: int = TRIED) -> _Learned:
