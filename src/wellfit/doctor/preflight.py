@@ -23,12 +23,14 @@ from torch import Tensor, nn
 
 from wellfit.data.batches import untouched_randomness
 from wellfit.doctor import autopsy, measure, words
+from wellfit.doctor.copies import copied
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.finding import Finding, find
 from wellfit.doctor.graph import Graph, saved
 from wellfit.doctor.probe import Probe
 from wellfit.doctor.samples import Samples
-from wellfit.doctor.trace import RATE, Loss, Trace, copied, said, trace
+from wellfit.doctor.trace import RATE, Loss, Trace, trace
+from wellfit.doctor.words import said
 from wellfit.errors import ModelError
 from wellfit.events import Stepped, Vitals
 

@@ -8,7 +8,6 @@ It is no profiler: it says what a layer made, not how long that took.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 
 from wellfit.data.batches import untouched_randomness
 from wellfit.doctor import measure
+from wellfit.doctor.copies import copied
+from wellfit.doctor.words import said
 from wellfit.errors import ModelError, WellfitError
 
 Loss = Callable[[nn.Module, Any], Tensor]  # (model, batch) -> mean loss, a scalar
@@ -147,23 +148,6 @@ def trace(model: nn.Module, batch: Any, loss: Loss, optimizer: Any = None) -> Tr
         with torch.no_grad():
             told.loss_after = float(loss(twin, batch))
     return told
-
-
-def copied(model: nn.Module, optimizer: Any = None) -> tuple[nn.Module, Any]:
-    """A copy of both, the optimizer's holding the model's parameters. Raises ModelError where they cannot be copied."""
-    try:
-        twin, own = copy.deepcopy((model, optimizer))
-    except Exception as error:
-        raise ModelError(
-            f"The model cannot be copied, and nothing is tried on the model itself ({said(error)}). Pass a model that "
-            "`copy.deepcopy` can copy: without tensors of an earlier step, open files or locks in it."
-        ) from error
-    return twin, own
-
-
-def said(error: Exception) -> str:
-    """An error's kind and its first line."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
 
 
 # ---- on the way

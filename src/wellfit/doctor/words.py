@@ -75,6 +75,11 @@ def checked(checks: Sequence[Any]) -> str:
     return "\n".join(parts)
 
 
+def said(error: Exception) -> str:
+    """An error's kind and its first line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
+
+
 def _below(finding: Finding) -> list[Finding]:
     return [inner for symptom in finding.symptoms for inner in (symptom, *_below(symptom))]
 
