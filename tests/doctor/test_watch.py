@@ -14,6 +14,7 @@ from torch import nn
 
 import wellfit
 from wellfit.doctor.doctor import Doctor
+from wellfit.doctor.lessons import Lessons
 from wellfit.doctor.watch import Watch
 
 X, Y = torch.randn(64, 6, generator=torch.Generator().manual_seed(1)), torch.arange(64) % 3
@@ -90,7 +91,7 @@ def test_an_error_of_its_own_is_told_and_the_program_goes_on(monkeypatch) -> Non
     def fails(*_: object) -> None:
         raise AttributeError("ours")
 
-    monkeypatch.setattr(Watch, "_read_graph", fails)
+    monkeypatch.setattr(Lessons, "read_graph", fails)
     doctor = Doctor()
     with Watch(doctor):
         model = loop(5)

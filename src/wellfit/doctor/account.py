@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wellfit.doctor.graph import Graph
+from wellfit.doctor.slots import Slots
 from wellfit.events import Vitals
 
 
@@ -69,11 +70,6 @@ class Backward:
     inside: bool = False  # of `step(closure)`
 
 
-def pointer_of(gradient: Tensor) -> int:
-    """Where a gradient lies; of a sparse one, which has no place of its own, where its values do."""
-    return gradient._values().data_ptr() if gradient.is_sparse else gradient.data_ptr()
-
-
 class Training:
     """What one optimizer (or one loop that updates by hand) did."""
 
@@ -96,15 +92,9 @@ class Training:
         self.touches: set[str] = set()  # names of other optimizers' trainings whose parameters they reach too
         self.reached: set[int] = set()
         self.without: Counter[int] = Counter()  # positions of parameters without a gradient
-        self.leftover: list[tuple[Tensor, int, int]] = []
-        self.gained: list[tuple[Tensor, int, int]] = []
-        self.cleared_in_vain: Counter[str] = Counter()
         self.windows: Counter[int] = Counter()
-        self.emptied = 0
         self.measured = False  # a classical model was tried on its samples
-        self.foreign: list[tuple[Tensor, int, int]] = []  # gradients here that came with another optimizer's step
-        self.foreign_place = ""  # of the backward pass that made them
-        self.added_to = ""  # the place of the backward pass that was added to them
+        self.slots = Slots()
         self.scheduler: Any = None
         self.keras: Any = None  # a weak reference to Keras' own optimizer, which is none of torch's
         self.clipped: deque[float] = deque(maxlen=256)
@@ -133,7 +123,7 @@ class Training:
     def let_go(self) -> None:
         """Keeps no weights of an optimizer that is gone: of an earlier fold, an earlier phase."""
         if self.optimizer is not None and self.optimizer() is None:
-            self.parameters, self.before, self.leftover, self.gained, self.foreign = [], [], [], [], []
+            self.parameters, self.before, self.slots = [], [], Slots()
             self.ids, self.reached, self.anchor, self.grads = set(), set(), {}, {}
 
     def refresh(self) -> None:

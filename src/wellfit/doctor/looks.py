@@ -77,16 +77,17 @@ def layers(training: Training, roots: Roots) -> Iterator[Told]:
 
 def loop(training: Training, backs: list[Backward], roots: Roots) -> Told:
     """The order of things: gradients kept from before, cleared too early, or added up."""
-    kept = len(training.leftover) if training.step > 1 and backs else 0
-    name = roots.called(training.leftover[0][0]) if kept else ""
+    slots = training.slots
+    kept = len(slots.left) if training.step > 1 and backs else 0
+    name = roots.called(slots.left[0].parameter) if kept else ""
     last = backs[-1].place if backs else ""
-    foreign = len(training.foreign) if training.added_to and training.added_to == last else 0
+    foreign = len(slots.lent) if slots.added_to and slots.added_to == last else 0
     if foreign:
-        name = roots.called(training.foreign[0][0])
+        name = roots.called(slots.lent[0].parameter)
     return Told("loop", "step", {
-        "kept": float(kept), "emptied": float(training.emptied), "backwards": float(sum(not b.inside for b in backs)),
+        "kept": float(kept), "emptied": float(slots.emptied), "backwards": float(sum(not b.inside for b in backs)),
         "divided": float(all(b.divided for b in backs)), "foreign": float(foreign),
-    }, {"parameter": name, "place": last, "foreign_place": training.foreign_place})  # fmt: skip
+    }, {"parameter": name, "place": last, "foreign_place": slots.lent_by})  # fmt: skip
 
 
 def windows(training: Training) -> Told:
@@ -110,7 +111,7 @@ def structure(
             owners.update({id(own): part for own in part._parameters.values() if own is not None})
     reached = [p for back in since for p in back.reached]
     training.reached.update(id(p) for back in training.pending[-8:] for p in back.reached)
-    ever = training.reached if training.cleared_in_vain or training.emptied or not since else set()
+    ever = training.reached if training.slots.in_vain or training.slots.emptied or not since else set()
     unheld = []
     for p in reached:
         owner = owners.get(id(p))

@@ -32,7 +32,7 @@ class Probe(Watch):
         super().__init__(Doctor())
         self.vitals: list[Vitals] = []
         self.model = model
-        self.root: Root = self.roots.of(model)
+        self.root: Root = self.lessons.roots.of(model)
         self.outer.ran = {id(module) for module in model.modules()}
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.training = Training("", parameters, None, "")
@@ -54,9 +54,9 @@ class Probe(Watch):
         call = Call(self.root, (), True, given[:1], self.model.training, False)
         call.mixing = self.model.training and bool(self.root.switches)
         call.args, call.learned = tuple(given[:1]), True
-        self.target = given[1] if isinstance(batch, tuple | list) and len(given) > 1 else None
+        target = given[1] if isinstance(batch, tuple | list) and len(given) > 1 else None
         back = Backward("", math.nan, None)
-        self._learn_from(loss, back, call)
+        self.lessons.learn_from(loss, back, call, target, self.training.step)
         back.divided = True  # the loop weighs its micro-batches itself
         self.since = self.training.pending = [back]
 

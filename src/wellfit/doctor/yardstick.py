@@ -6,12 +6,52 @@ over and did not go well; scikit-learn is loaded only then.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
 import numpy as np
 
+from wellfit.doctor.history import History
+from wellfit.doctor.samples import Samples
+
 ROWS, FOLDS = 1000, 4
+LATE = 0.7  # of the steps of a training: what was learned is what it does after them
+
+
+def compared(samples: Samples, history: History, steps: int) -> dict[str, float] | None:
+    """The classical model's score on the samples seen, beside what the network learned by the end of `steps`.
+
+    `learned` and `held_out` are accuracies or R2. None where the two cannot be compared.
+    """
+    table = samples.gathered_table()
+    told = [v.values for v in history.all("loss") if v.step > LATE * steps]
+    losses = [values["mean_loss"] for values in told if "mean_loss" in values]
+    shares = [v.values["share"] for v in history.all("agreement") if v.step > LATE * steps]
+    if samples.weighted:  # a weighted loss is no measure of what is known
+        shares, losses = [values.get("agreement", math.nan) for values in told], []
+    agreed = [share for share in shares if not math.isnan(share)]
+    if table is None or steps < 30 or not (losses or agreed) or history.adversarial():
+        return None
+    inputs, targets, classes = table
+    score = measured(inputs, targets, classes)
+    if score is None:
+        return None
+    score["learned"] = sum(agreed) / len(agreed) if agreed else math.nan
+    scores = [v.values for v in history.all("evaluation")]
+    if classes:
+        held = [x["accuracy"] for x in scores if "accuracy" in x]
+    else:
+        held = [1 - x["squared_error"] / max(x["target_variance"], 1e-12) for x in scores if "squared_error" in x]
+    if held:
+        score["held_out"] = max(held)
+    if samples.tagged and samples.tags is not None:  # several yes-or-no targets
+        rates = (samples.tags / samples.tagged).clamp(1e-9, 1 - 1e-9)
+        score["spread"] = float(-(rates * rates.log() + (1 - rates) * (1 - rates).log()).mean())
+    if losses:
+        score["learned"] = 1 - sum(losses) / len(losses) / max(score["spread"], 1e-12)
+    score["tabular"] = float(samples.flat and not samples.whole)
+    return score
 
 
 def measured(inputs: Any, targets: Any, classes: int) -> dict[str, float] | None:

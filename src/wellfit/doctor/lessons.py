@@ -1,0 +1,313 @@
+"""What models are called with, which of the calls a loss was made from, and what its batch and its graph tell.
+
+A call that a backward pass goes through is a lesson; any other one is an evaluation (`evaluation.py`). A loss's facts
+wait in its `Backward` for the step that it belongs to; whatever belongs to no step is told at once.
+
+    >>> lessons.entered(model, args, kwargs); lessons.left(model, output, listen=True)
+    >>> call = lessons.learn(loss, back, looking=True, step=3)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from wellfit.doctor import autopsy, facts, game, measure, places, reading
+from wellfit.doctor.account import Backward, Call, Root
+from wellfit.doctor.checks import Checks
+from wellfit.doctor.criterion import Criterion, Target
+from wellfit.doctor.evaluation import HeldOut
+from wellfit.doctor.graph import Graph, Loss, through
+from wellfit.doctor.roots import Roots
+from wellfit.doctor.samples import Samples
+from wellfit.events import Vitals
+
+CALLS = 64  # kept until a backward pass shows which of them it went through
+ASLEEP = 8  # times that training in evaluation mode is told
+WATCHED_BYTES = 64 << 20  # an input larger than this is not held for a later look
+
+Emit = Callable[..., None]  # (training or None, about, name, values, words)
+
+
+class Lessons:
+    """The calls since the last backward pass, and what was last learned from."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.emit = emit
+        self.begun = False  # a step was taken; what was called before were looks at shapes
+        self.roots = Roots()
+        self.calls: list[Call] = []
+        self.recent: deque[tuple[int, StorageWeakRef, Root]] = deque(maxlen=8)  # what modules made, while it lives
+        self.held_out = HeldOut()
+        self.samples = Samples()
+        self.criterion = Criterion()
+        self.checks = Checks()
+        self.last: Call | None = None  # the one that was last learned from
+        self.target: Tensor | None = None
+        self.derived = False  # the target was reckoned from the graph
+        self.rewarded = (
+            False  # log-probabilities weighed with numbers of both signs: a policy, whose loss need not fall
+        )
+        self.asleep = 0
+
+    # ---- calls
+
+    def entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], looking: bool) -> bool:
+        """A root is called. Returns whether something may be learned from it."""
+        root = self.roots.of(module)
+        if root.bare:
+            return False
+        self.criterion.close()
+        given = measure.tensors(args) or measure.tensors(kwargs)
+        feeder = None
+        for tensor in given[:2]:
+            pointer = tensor.data_ptr() if tensor.numel() and tensor.device.type != "meta" else 0
+            for made, storage, other in self.recent:
+                if made == pointer and other is not root and not storage.expired():  # type: ignore[no-untyped-call]
+                    feeder, other.feeds = other, True
+        grad = torch.is_grad_enabled()
+        mixing = module.training and bool(root.switches) and any(s.training for s in root.switches)
+        call = Call(root, places.key(), grad, given, module.training, mixing)
+        if looking and grad and self.checks.wanted:
+            call.args, call.kwargs = args, kwargs
+        call.feeder = feeder
+        if len(self.calls) > CALLS:
+            self.fold(self.calls[: CALLS // 2])
+            self.calls = self.calls[CALLS // 2 :]
+        self.calls.append(call)
+        return grad
+
+    def left(self, module: nn.Module, output: Any, listen: bool) -> None:
+        """The call is over. `listen` asks to hear what a hand-written loss compares its output with."""
+        if not self.calls or self.calls[-1].root.module() is not module:
+            return
+        call = self.calls[-1]
+        made = measure.tensors(output)
+        call.made = [tensor for tensor in made[:8] if tensor.grad_fn is not None]
+        if call.made and listen:
+            self.criterion.open(call.made[0], call.inputs)
+        call.outputs = [tensor.grad_fn for tensor in made[:8] if tensor.grad_fn is not None]
+        if made and made[0].numel() and made[0].device.type != "meta":
+            self.recent.append((made[0].data_ptr(), StorageWeakRef(made[0].untyped_storage()), call.root))  # type: ignore[no-untyped-call]
+        if not call.grad:
+            self.calls.pop()
+            self._evaluated(call)
+
+    def scored(self, function: str, given: Tensor, target: Tensor, weighted: bool, loss: Any, looking: bool) -> None:
+        """One of torch's own losses was computed."""
+        if not torch.is_grad_enabled() or (not looking and self._is_evaluation()):
+            if self.begun:
+                self.held_out.scored(function, given, target, loss)
+            return
+        self.target = target if target.numel() * target.element_size() <= WATCHED_BYTES else None
+        if function in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss") and given.shape != target.shape:
+            self.emit(None, "broadcast", function, {"given": float(given.numel()), "target": float(target.numel())},
+                      {"shapes": f"{list(given.shape)} and {list(target.shape)}", "place": places.place()})  # fmt: skip
+        if looking:
+            says = facts.unfit(function, given, target)
+            if says:
+                values = {"target_min": float(target.min()), "target_max": float(target.max())}
+                self.emit(None, "given", function, values, {"says": says, "place": places.place()})
+        if self.samples.open:
+            self.samples.labels(function, given, target, weighted)
+
+    def read(self, value: float) -> None:
+        """A number was read off a tensor. It counts where the line that reads it speaks of a loss."""
+        line = places.key(1)
+        if line and autopsy.LOSS_LIKE.search(places.text(line[0])):
+            self.held_out.heard(places.shown(line[0]), value)
+
+    # ---- a loss
+
+    def learn(self, loss: Tensor, back: Backward, looking: bool, step: int) -> list[Call]:
+        """The calls that the loss came from, as far as is known; when `looking`, its facts are put into `back`."""
+        graph, heard = None, self.criterion.found(loss)
+        self._reward(self.criterion.rewarded)
+        heard = heard if self.target is None else None  # torch's own loss was told already
+        if looking:
+            graph = back.graph = Graph(loss, self.roots.names, [t for call in self.calls for t in call.made])
+            if heard is not None:
+                _overheard(graph, heard)
+            self._recognise(graph, back)
+        else:
+            for call in self.calls:
+                call.learned = call.key in call.root.training_keys
+        if heard is not None:
+            self._take_labels(heard)
+            if looking and sum(call.learned for call in self.calls) == 1:
+                share = {"share": measure.agreement(heard.output, heard.target)}
+                back.facts.append(Vitals(0, "agreement", heard.kind, share))
+        self.samples.step()
+        learned = [call for call in self.calls if call.learned]
+        rest = [call for call in self.calls if not call.learned]
+        if learned:
+            self.fold(rest)
+        elif not looking:
+            self.fold([call for call in rest if not call.grad])
+        self.calls = []
+        for call in learned:
+            call.made = []
+        if learned:
+            call = next((c for c in learned if _is_fed_data(c)), learned[-1])
+            self.last = call
+            self._asleep(call)
+            if self.samples.open:
+                self.samples.of = self.samples.of or call.root
+                if self.samples.of is call.root:
+                    self.samples.batch(call.inputs, self.target)
+            if looking:
+                self.read_batch(call, graph, back, step)
+            if sum(t.numel() * t.element_size() for t in call.inputs) > WATCHED_BYTES:
+                call.inputs = []
+        elif graph is not None and self.samples.open:  # a model of bare tensors
+            first = [f.inputs for f in graph.layers if f.first and isinstance(f.inputs, Tensor)][:1]
+            self.samples.batch(first, self.target)
+        return learned
+
+    def learn_from(self, loss: Tensor, back: Backward, call: Call, target: Tensor | None, step: int) -> None:
+        """Reads a loss whose batch and model are known."""
+        graph = Graph(loss, self.roots.names)
+        self.read_graph(graph, back)
+        self.last, self.target = call, target
+        self.read_batch(call, graph, back, step)
+
+    def done(self) -> None:
+        """The backward pass begins: its targets belong to no later one."""
+        self.target, self.derived = None, False
+        self.criterion.forget()
+
+    def read_graph(self, graph: Graph, back: Backward) -> None:
+        """The facts of one loss, to be told with the step they belong to."""
+        back.reached = graph.parameters
+        back.facts = reading.of_graph(graph, back.value, back.place)
+        back.unstable = graph.unstable()
+        back.divided = graph.divided and not reading.is_mean(graph, back.value)
+
+    def read_batch(self, call: Call, graph: Graph | None, back: Backward, step: int) -> None:
+        """The facts of one batch, and experiments with the model on it."""
+        place = places.shown(call.key[0]) if call.key else ""
+
+        def tell(about: str, values: dict[str, float], **words: str) -> None:
+            back.facts.append(Vitals(0, about, call.root.name, values, {"place": place} | words))
+
+        if call.mixing:
+            norms = [m for m in call.root.switches if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+            if norms and call.inputs and call.inputs[0].ndim > 1:
+                spatial = any(not isinstance(m, nn.BatchNorm1d) for m in norms)
+                values = {"samples": len(call.inputs[0]), "layers": len(norms), "spatial": spatial}
+                tell("batch-norm", {k: float(v) for k, v in values.items()}, kind=type(norms[0]).__name__)
+        module = call.root.module()
+        for tensor in call.inputs[:3]:
+            if tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
+                tell("tokens", facts.tokens(tensor, _padding(module)))
+        floating = call.inputs and call.inputs[0].is_floating_point() and call.inputs[0].numel()
+        if floating and graph is not None and not graph.reads_numbers():
+            tell("input", measure.inputs(call.inputs[0]), operation="model")
+        if call.inputs:
+            self.checks.peeking(call.inputs[0], self.target, call.root.name, self.emit)
+        if step in (0, 1, 2, 4) and self.checks.wanted and module is not None:
+            self.checks.independence(module, call.root.name, call.args, call.kwargs, self.target, self.emit, place)
+
+    # ---- evaluation
+
+    def fold(self, calls: list[Call]) -> None:
+        """Calls that no loss came from: those made where none ever did are evaluations."""
+        for call in calls:
+            if not call.grad or (call.root.training_keys and call.key not in call.root.training_keys):
+                self._evaluated(call)
+
+    def _evaluated(self, call: Call) -> None:
+        if self.begun:
+            span = self.held_out.called(call, self.last)
+            if span is not None and call.inputs:
+                self.samples.evaluated(span.place, call.inputs[0])
+
+    def _is_evaluation(self) -> bool:
+        """Whether the last call was made where nothing is learned from."""
+        call = self.calls[-1] if self.calls else None
+        return call is not None and bool(call.root.training_keys) and call.key not in call.root.training_keys
+
+    # ---- parts of learning
+
+    def _recognise(self, graph: Graph, back: Backward) -> None:
+        """Which calls a graph came from, and what its losses say."""
+        self._reward(any(own.function == "nll_loss" and own.sign == 0 for own in graph.losses))
+        for own in graph.losses:
+            if own.target is not None:
+                self.target, self.derived = own.target, True
+                if own.given is not None and own.function == "nll_loss" and self.samples.open:
+                    self.samples.labels("cross_entropy", own.given, own.target, False)
+        known = graph.parent
+        for call in self.calls:
+            if any(node in known for node in call.outputs):
+                call.learned = call.root.trained = True
+                call.root.training_keys.add(call.key)
+                if (module := call.root.module()) is not None:
+                    back.passed.update(id(p) for p in module.parameters())
+        if graph.truncated:
+            for call in self.calls[-1:]:
+                call.learned = True
+                call.root.training_keys.add(call.key)
+        self.roots.learn(graph)
+        self.read_graph(graph, back)
+        game.feeding(self.calls, graph, lambda *fact: back.facts.append(Vitals(0, *fact)))
+
+    def _take_labels(self, heard: Target) -> None:
+        """The targets of a hand-written loss, for all that is counted over batches."""
+        self.target = heard.target
+        if not self.samples.open:
+            return
+        if heard.kind != "numbers":
+            function = "cross_entropy" if heard.kind == "classes" else "binary"
+            self.samples.labels(function, heard.output, heard.target, False)
+        elif heard.target.numel() == len(heard.target):
+            self.samples.labels("mse_loss", heard.output, heard.target, False)
+
+    def _reward(self, seen: bool) -> None:
+        """A policy is learned from rewards: labels are actions, and the other losses of the program chase moving targets."""
+        if seen:
+            self.rewarded = self.samples.weighted = True
+
+    def _asleep(self, call: Call) -> None:
+        """Training goes through layers that are in evaluation mode, all of them."""
+        switches = call.root.switches
+        if call.training or not switches or any(s.training for s in switches) or self.asleep >= ASLEEP:
+            return
+        self.asleep += 1
+        acting = [s for s in switches if facts.acts(s)]
+        if acting:
+            place = places.shown(call.key[0]) if call.key else ""
+            self.emit(None, "mode", call.root.name, {"training": 0.0, "switches": float(len(acting))},
+                      {"place": place, "parts": facts.classes(acting)})  # fmt: skip
+
+
+def _is_fed_data(call: Call) -> bool:
+    """Whether it was given a batch, and not what another model made."""
+    return bool(call.inputs) and call.feeder is None and not call.inputs[0].requires_grad
+
+
+def _overheard(graph: Graph, found: Target) -> None:
+    """What the graph did not show of a hand-written loss, and was heard of it while it was computed."""
+    if graph.losses:
+        return
+    given, target, node = found.output, found.target, graph.loss.grad_fn
+    head = through(found.made)
+    if found.function == "cross_entropy":
+        given = given.log_softmax(dim=1)
+    elif found.function:
+        given, target = given.reshape(-1), target.reshape(-1)
+    elif found.kind != "numbers" or target.numel() not in (given.numel(), len(target)):
+        return
+    known = found.function or "l1_loss"
+    graph.losses.append(Loss(node, known, int(bool(found.function)), False, head, None, given, target))
+
+
+def _padding(module: nn.Module | None) -> int | None:
+    """The padding index of the first embedding that has one."""
+    parts = module.modules() if module is not None else ()
+    return next((m.padding_idx for m in parts if isinstance(m, nn.Embedding) and m.padding_idx is not None), None)
