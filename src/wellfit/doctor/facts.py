@@ -120,6 +120,7 @@ def loss(loss: Any) -> tuple[dict[str, float], dict[str, str]]:
         )
         if isinstance(given, Tensor) and given.shape == target.shape and loss.function == "mse_loss":
             values["mean_loss"] = float((given.double() - target.double()).square().mean())
+            values["reduced"] = float(saved(node, "reduction") in (1, 2))  # else some of it may be masked afterwards
         if (
             isinstance(given, Tensor)
             and target.numel() == (len(target) if target.ndim else 0)

@@ -9,6 +9,7 @@ wait in its `Backward` for the step that it belongs to; whatever belongs to no s
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -139,7 +140,7 @@ class Lessons:
                 call.learned = call.key in call.root.training_keys
         if heard is not None:
             self._take_labels(heard)
-            if looking and sum(call.learned for call in self.calls) == 1:
+            if looking and sum(call.learned for call in self.calls) == 1 and _whole(heard, back.value):
                 share = {"share": measure.agreement(heard.output, heard.target)}
                 back.facts.append(Vitals(0, "agreement", heard.kind, share))
         self.samples.step()
@@ -289,6 +290,17 @@ class Lessons:
 def _is_fed_data(call: Call) -> bool:
     """Whether it was given a batch, and not what another model made."""
     return bool(call.inputs) and call.feeder is None and not call.inputs[0].requires_grad
+
+
+def _whole(heard: Target, loss: float | Tensor) -> bool:
+    """Whether the loss counts all numbers of the target: the squared error is not masked, and nothing is added to it."""
+    if heard.kind != "numbers" or heard.target.numel() == len(heard.target):
+        return True
+    if heard.output.shape != heard.target.shape:
+        return False
+    error = float((heard.output.detach() - heard.target).double().square().mean())
+    parts = (1, heard.target[0].numel(), len(heard.target), heard.target.numel())
+    return any(math.isclose(float(loss), share * error * times, rel_tol=1e-3) for times in parts for share in (0.5, 1))
 
 
 def _overheard(graph: Graph, found: Target) -> None:

@@ -130,12 +130,18 @@ def weight(values: Tensor) -> dict[str, float]:
 def agreement(output: Tensor, target: Tensor) -> float:
     """How far outputs say what the targets are: 0 for guessing, 1 for all of it; NaN where it cannot be told.
 
-    Outputs that stand still say nothing. For one unit a class the accuracy beyond chance, else the largest squared correlation of an output with the target.
+    Outputs that stand still say nothing. For one unit a class the accuracy beyond chance, else the squared correlation,
+    of all numbers where there is an output for each, or the largest of any output with the target.
     """
     if output.ndim == 2 and output.shape[1] > 1 and target.ndim == 1 and not target.is_floating_point():
         chance = float(torch.bincount(target.clamp(min=0)).max()) / max(1, len(target))
         right = float((output.argmax(dim=1) == target).float().mean())
         return max(0.0, (right - chance) / (1 - chance)) if chance < 1 else math.nan
+    if output.shape == target.shape and target[0].numel() > 1:
+        y, out = (t.detach().reshape(len(t), -1).double().cpu() for t in (target, output))
+        y, out = y - y.mean(dim=0), out - out.mean(dim=0)
+        spread = out.square().sum() * y.square().sum()
+        return float((out * y).sum().square() / spread) if len(y) >= 8 and float(spread) > 0 else math.nan
     y = target.detach().reshape(len(target), -1)[:, 0].double().cpu()
     out = output.detach().reshape(len(output), -1)[:, :64].double().cpu()
     y, out = y - y.mean(), out - out.mean(dim=0)

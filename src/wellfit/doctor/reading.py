@@ -26,6 +26,12 @@ def is_mean(graph: Graph, value: float | Tensor) -> bool:
     return abs(value - mean) <= 1e-4 * abs(mean)
 
 
+def _narrowest(graph: Graph) -> int:
+    """The fewest numbers that a sample is made of after any layer; 0 where there is none."""
+    sizes = [shape(layer.node) for layer in graph.layers]
+    return min((math.prod(size[1:]) for size in sizes if len(size) > 1), default=0)
+
+
 def of_graph(graph: Graph, value: float | Tensor, place: str) -> list[Vitals]:
     """The facts of one loss, `value`, whose `backward` is called at `place`. Their step is filled in by who tells them."""
     found: list[Vitals] = []
@@ -51,7 +57,7 @@ def of_graph(graph: Graph, value: float | Tensor, place: str) -> list[Vitals]:
         tell("loss", f"{loss.function} {i}" if i else loss.function, values, words | {"place": place})
     root = graph.loss.grad_fn
     tell("root", "loss", {"divided": float(graph.divided), "negated": float(graph.negated),
-         "losses": float(len(graph.losses)), "operations": float(len(graph.nodes))},
+         "losses": float(len(graph.losses)), "operations": float(len(graph.nodes)), "narrowest": float(_narrowest(graph))},
          {"operation": kind(root) if root is not None else "", "place": place})  # fmt: skip
     names: set[str] = set()
     for layer in graph.layers[: measure.LAYERS]:

@@ -184,11 +184,15 @@ class Samples:
         ):
             return
         one = target.detach().reshape(count, -1)
-        if one.shape[1] > 1 and not self.tagged:
+        several = one.shape[1] > 1 and not self.tagged  # of several tags, the first stands for all
+        if several and not one.is_floating_point():
+            return
+        made = table(one) if several else one[:, 0].clone().to("cpu")
+        if self.targets and self.targets[0].shape[1:] != made.shape[1:]:
             return
         self.flat = inputs.ndim == 2 and inputs.shape[1] <= COLUMNS
         self.rows.append(table(inputs))
-        self.targets.append(one[:, 0].clone().to("cpu"))  # of several tags, the first stands for all
+        self.targets.append(made)
         self.keys += self.fingerprints.of(inputs)
         self.gathered += count
 
@@ -260,7 +264,7 @@ class Samples:
             }, {"place": place})  # fmt: skip
 
     def gathered_table(self) -> tuple[Any, Any, int] | None:
-        """(inputs as rows, targets, classes; 0 for numbers) of distinct training samples, or None where too few are known."""
+        """(inputs as rows, targets [rows] or [rows, columns], classes; 0 for numbers) of distinct training samples, or None where too few are known."""
         if self.gathered < 60:
             return None
         seen: set[int] = set()

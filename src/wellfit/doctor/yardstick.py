@@ -26,7 +26,11 @@ def compared(samples: Samples, history: History, steps: int) -> dict[str, float]
     """
     table = samples.gathered_table()
     told = [v.values for v in history.all("loss") if v.step > LATE * steps]
-    losses = [values["mean_loss"] for values in told if "mean_loss" in values]
+    losses = [
+        x["mean_loss"]
+        for x in told
+        if "mean_loss" in x and (x.get("reduced", 1) or table is None or table[1].ndim == 1)
+    ]
     shares = [v.values["share"] for v in history.all("agreement") if v.step > LATE * steps]
     if samples.weighted:  # a weighted loss is no measure of what is known
         shares, losses = [values.get("agreement", math.nan) for values in told], []
@@ -34,12 +38,15 @@ def compared(samples: Samples, history: History, steps: int) -> dict[str, float]
     if table is None or steps < 30 or not (losses or agreed) or history.adversarial():
         return None
     inputs, targets, classes = table
-    score = measured(inputs, targets, classes)
+    narrowest = [int(v.values["narrowest"]) for v in history.all("root", "loss") if v.values.get("narrowest")]
+    score = measured(inputs, targets, classes, rank=min(narrowest, default=1))
     if score is None:
         return None
     score["learned"] = sum(agreed) / len(agreed) if agreed else math.nan
     scores = [v.values for v in history.all("evaluation")]
-    if classes:
+    if targets.ndim > 1:
+        held = []
+    elif classes:
         held = [x["accuracy"] for x in scores if "accuracy" in x]
     else:
         held = [1 - x["squared_error"] / max(x["target_variance"], 1e-12) for x in scores if "squared_error" in x]
@@ -54,10 +61,12 @@ def compared(samples: Samples, history: History, steps: int) -> dict[str, float]
     return score
 
 
-def measured(inputs: Any, targets: Any, classes: int) -> dict[str, float] | None:
+def measured(inputs: Any, targets: Any, classes: int, rank: int = 1) -> dict[str, float] | None:
     """Cross-validated score of the better of a linear model and a forest, with what guessing gives, and its standard error.
 
-    `classes` is 0 for numbers; the score is then R2, else accuracy. None where there is too little to compare.
+    `classes` is 0 for numbers; the score is then R2, else accuracy. Targets of several columns are told by one linear map of
+    at most `rank`, the network's narrowest place: for an autoencoder, its principal components. None where there is too
+    little to compare.
     """
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
     from sklearn.linear_model import LogisticRegression, RidgeCV
@@ -67,10 +76,12 @@ def measured(inputs: Any, targets: Any, classes: int) -> dict[str, float] | None
 
     order = np.random.RandomState(0).permutation(len(inputs))[:ROWS]
     x, y = inputs[order], targets[order]
-    good = np.isfinite(x).all(axis=1) & np.isfinite(y.astype(float))
+    good = np.isfinite(x).all(axis=1) & np.isfinite(y.astype(float)).reshape(len(y), -1).all(axis=1)
     x, y = x[good].clip(-1e6, 1e6), y[good]
     if len(y) < 60 or x.std() == 0:
         return None
+    if y.ndim > 1:
+        return _several(x, y.astype(float), rank)
     if classes:
         names, counts = np.unique(y, return_counts=True)
         keep = np.isin(y, names[counts >= FOLDS])
@@ -98,3 +109,24 @@ def measured(inputs: Any, targets: Any, classes: int) -> dict[str, float] | None
                 fold_error = float(scores.std(ddof=1) / np.sqrt(FOLDS))
                 error = max(fold_error, float(np.sqrt(max(best * (1 - best), 0.0) / len(y))) if classes else fold_error)
     return {"score": best, "chance": chance, "error": error, "rows": float(len(y)), "spread": spread}
+
+
+def _several(x: Any, y: Any, rank: int) -> dict[str, float] | None:
+    """R2 over all columns of a ridge regression of reduced rank (Izenman, 1975): its predictions on their first principal axes."""
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import KFold
+
+    spread = float(y.var(axis=0).mean())
+    if spread == 0:
+        return None
+    scores = []
+    for train, test in KFold(FOLDS, shuffle=True, random_state=0).split(x):
+        middle = y[train].mean(axis=0)
+        scale = x[train].std() or 1.0
+        model = Ridge(1.0).fit(x[train] / scale, y[train] - middle)
+        told = model.predict(x[train] / scale)
+        axes = np.linalg.svd(told, full_matrices=False)[2][: max(1, rank)]
+        left = y[test] - middle - model.predict(x[test] / scale) @ axes.T @ axes
+        scores.append(1 - left.var() / (y[test] - middle).var())
+    error = float(np.std(scores, ddof=1) / np.sqrt(FOLDS))
+    return {"score": float(np.mean(scores)), "chance": 0.0, "error": error, "rows": float(len(y)), "spread": spread}
