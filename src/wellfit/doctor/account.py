@@ -19,7 +19,7 @@ from wellfit.doctor.slots import Slots
 from wellfit.events import Vitals
 
 
-@dataclass
+@dataclass(eq=False)
 class Root:
     """An outermost module that a program calls."""
 
@@ -29,13 +29,14 @@ class Root:
     training_keys: set[Any] = field(default_factory=set)
     feeds: bool = False  # its output goes into another one: a generator, an encoder
     trained: bool = False
+    drops: bool = False  # it calls `F.dropout` in training mode, which no part of it shows
     bare: bool = False  # without parameters: a loss, an activation
     pulls: dict[bool, list[float]] = field(default_factory=dict)  # in a game, which way its answers are pulled
     fed_with: str = ""  # the last operation of what feeds it, where its range is bounded
     real: tuple[float, float, float] | None = None  # min, max and std of what else it is given
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One call of a root."""
 
@@ -50,6 +51,7 @@ class Call:
     made: list[Tensor] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)  # what made each output
     learned: bool = False  # a backward pass went through it
+    kept: bool = False  # one did not, and it waits for another one
     feeder: Root | None = None  # whose output it was given
 
 

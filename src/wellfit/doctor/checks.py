@@ -69,53 +69,56 @@ class Checks:
         twin.eval()
         try:
             with untouched_randomness(), torch.no_grad():
-                self._mixed(twin, name, args, kwargs, given, target, emit, place)
-                self._ahead(twin, name, args, kwargs, given, target, emit, place)
+                self._mixed(_Again(twin, args, kwargs), name, given, target, emit, place)
+                self._ahead(_Again(twin, args, kwargs), name, given, target, emit, place)
         except Exception:  # a model that cannot be called again like this: nothing is known then
             return
 
-    def _mixed(self, twin: nn.Module, name: str, args: Any, kwargs: Any, given: list[Tensor], target: Tensor | None,
-               emit: Callable[..., None], place: str) -> None:  # fmt: skip
-        batch = len(given[0])
-        out, again = _first(twin(*args, **kwargs)), _first(twin(*args, **kwargs))
-        if out is None or again is None or not out.ndim or len(out) != batch or not out.is_floating_point():
+    def _mixed(
+        self,
+        model: _Again,
+        name: str,
+        given: list[Tensor],
+        target: Tensor | None,
+        emit: Callable[..., None],
+        place: str,
+    ) -> None:
+        first, along = given[0], 0
+        if target is not None and time_first(first, target):
+            along = 1  # what follows along the first dimension is what is to be predicted: samples lie along the second
+        batch = first.shape[along]
+        out, again = model(along, batch), model(along, batch)
+        if out is None or again is None or batch < 3:
             return
-        if target is not None and target.ndim and len(target) != batch and target.numel() % batch:
+        if target is not None and target.ndim and len(target) != len(first) and target.numel() % batch:
             return
-        noise = float((out - again).abs().max())
-        other = next((i for i in range(1, batch) if not torch.equal(given[0][i], given[0][0])), None)
+        noise, rows = float((out - again).abs().max()), first.transpose(0, along)
+        other = next((i for i in range(1, batch) if not torch.equal(rows[i], rows[0])), None)
         if other is None:
             return
 
         def swap(t: Tensor) -> Tensor:
-            if t.ndim and len(t) == batch:
+            if t.ndim > along and t.shape[along] == batch and t.shape[:along] == first.shape[:along]:
                 t = t.clone()
-                t[0] = t[other]
+                t.transpose(0, along)[0] = t.transpose(0, along)[other].clone()
             return t
 
-        changed = _first(twin(*_mapped(args, swap), **_mapped(kwargs, swap)))
+        changed = model(along, batch, swap)
         if changed is None:
             return
         scale = float(out.abs().max()) + 1e-12
         moved = float((changed[1:] - out[1:]).abs().max())
         mixing = moved > 1e-4 * scale and moved > 100 * noise
-        unclear = target is None or target.ndim != out.ndim - 1 or len(target) != batch
-        if target is not None and any(_relation(sequence, target) is not None for sequence in given):
+        unclear = not along and (target is None or target.ndim != out.ndim - 1 or len(target) != batch)
+        if any((told := _relation(sequence, target)) is not None and told["shifted"] for sequence in given):
             unclear = False  # what follows in a row is what is to be predicted there: samples are rows
-        if mixing and unclear and out.ndim > 2 and given[0].ndim > 1 and out.shape[1] == given[0].shape[1] > 1:
+        if mixing and unclear and out.ndim > 2 and first.ndim > 1 and out.shape[1] == first.shape[1] > 1:
             # Time may come first: then samples lie along the second dimension, and mixing along the first is what is meant.
-            second = _first(
-                twin(*_mapped(args, self._swap_second(given[0])), **_mapped(kwargs, self._swap_second(given[0])))
-            )
+            second = model(0, batch, self._swap_second(first))
             if second is not None and float((second[:, 2:] - out[:, 2:]).abs().max()) <= 1e-4 * scale:
-                mixing = self._unordered(twin, args, kwargs, batch, out, scale)
-        emit(
-            None,
-            "independence",
-            name,
-            {"mixing": float(mixing), "moved": moved / scale, "samples": float(batch)},
-            {"place": place},
-        )
+                mixing = self._unordered(model, batch, out, scale)
+        values = {"mixing": float(mixing), "moved": moved / scale, "samples": float(batch)}
+        emit(None, "independence", name, values, {"place": place})
 
     @staticmethod
     def _swap_second(like: Tensor) -> Callable[[Tensor], Tensor]:
@@ -128,35 +131,40 @@ class Checks:
         return swap
 
     @staticmethod
-    def _unordered(twin: nn.Module, args: Any, kwargs: Any, batch: int, out: Tensor, scale: float) -> bool:
+    def _unordered(model: _Again, batch: int, out: Tensor, scale: float) -> bool:
         """Whether turning the first dimension round only turns the outputs round: then it is no time, but samples that mix."""
-
-        def turn(t: Tensor) -> Tensor:
-            return t.flip(0) if t.ndim and len(t) == batch else t
-
-        turned = _first(twin(*_mapped(args, turn), **_mapped(kwargs, turn)))
+        turned = model(0, batch, lambda t: t.flip(0) if t.ndim and len(t) == batch else t)
         return turned is not None and float((turned.flip(0) - out).abs().max()) <= 1e-4 * scale
 
-    def _ahead(self, twin: nn.Module, name: str, args: Any, kwargs: Any, given: list[Tensor], target: Tensor | None,
-               emit: Callable[..., None], place: str) -> None:  # fmt: skip
+    def _ahead(
+        self,
+        model: _Again,
+        name: str,
+        given: list[Tensor],
+        target: Tensor | None,
+        emit: Callable[..., None],
+        place: str,
+    ) -> None:
         if target is None:
             return
         for sequence in given:
-            told = _relation(sequence, target)
+            along = int(time_first(sequence, target))
+            rows = sequence.transpose(0, along)
+            told = _relation(rows, _in_rows(sequence, target) if along else target)
             if told is None:
                 continue
-            half = sequence.shape[1] // 2
-            changed = sequence.clone()
-            changed[:, half:] = sequence[:, half:].flip(0).roll(1, dims=1)
-            if torch.equal(changed, sequence):
+            half = rows.shape[1] // 2
+            changed = rows.clone()
+            changed[:, half:] = rows[:, half:].flip(0).roll(1, dims=1)
+            if torch.equal(changed, rows):
                 continue
+            changed = changed.transpose(0, along)
 
             def swap(t: Tensor, sequence: Tensor = sequence, changed: Tensor = changed) -> Tensor:
                 return changed if t is sequence else t
 
-            out, again = _first(twin(*args, **kwargs)), _first(twin(*args, **kwargs))
-            moved = _first(twin(*_mapped(args, swap), **_mapped(kwargs, swap)))
-            if out is None or again is None or moved is None or out.ndim < 2 or out.shape[:2] != sequence.shape[:2]:
+            out, again, moved = model(along, len(rows)), model(along, len(rows)), model(along, len(rows), swap)
+            if out is None or again is None or moved is None or out.ndim < 2 or out.shape[:2] != rows.shape[:2]:
                 continue
             if not torch.equal(out, again):
                 return  # something is random in evaluation mode too
@@ -247,9 +255,42 @@ def _continues(table: Tensor, wanted: Tensor) -> bool:
     return bool((first[:-1] & second[1:]).any())
 
 
-def _relation(sequence: Tensor, target: Tensor) -> dict[str, float] | None:
+class _Again:
+    """A model that can be called again with changed arguments; its outputs come with the samples along the first dimension."""
+
+    def __init__(self, twin: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]):
+        self.twin, self.args, self.kwargs = twin, args, kwargs
+
+    def __call__(self, along: int, batch: int, change: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor | None:
+        """The first output; None where no dimension of it is surely that of the samples."""
+        out = _first(self.twin(*_mapped(self.args, change), **_mapped(self.kwargs, change)))
+        if out is None or not out.ndim or not out.is_floating_point():
+            return None
+        if along < out.ndim and out.shape[along] == batch:
+            return out.transpose(0, along)
+        if along and len(out) % batch == 0:  # time and samples in one
+            return out.reshape(-1, batch, *out.shape[1:]).transpose(0, 1)
+        fits = [i for i, size in enumerate(out.shape) if size == batch]
+        return out.transpose(0, fits[0]) if len(fits) == 1 and out.ndim > 2 else None
+
+
+def time_first(sequence: Tensor, target: Tensor) -> bool:
+    """Whether targets follow in the inputs along the first dimension: samples lie along the second one."""
+    if sequence.ndim != 2 or _relation(sequence, target) is not None:
+        return False
+    labels = _in_rows(sequence, target)
+    return labels is not None and _relation(sequence.t(), labels) is not None
+
+
+def _in_rows(sequence: Tensor, target: Tensor) -> Tensor | None:
+    """Targets of a sequence whose first dimension is time, one row for each sample."""
+    samples = sequence.shape[1]
+    return target.reshape(-1, samples).t() if samples and target.numel() % samples == 0 else None
+
+
+def _relation(sequence: Tensor, target: Tensor | None) -> dict[str, float] | None:
     """Whether targets are a sequence moved by one ("shifted"), or itself ("same"); None where they are neither."""
-    if sequence.ndim not in (2, 3) or sequence.shape[1] < 4 or sequence.dtype == torch.bool:
+    if target is None or sequence.ndim not in (2, 3) or sequence.shape[1] < 4 or sequence.dtype == torch.bool:
         return None
     rows, length = sequence.shape[:2]
     numbers = sequence.is_floating_point()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wellfit.doctor import facts, places
@@ -29,6 +30,7 @@ class Span:
     grad: int = 0
     repeated: int = 0
     trained_on: int = 0
+    within: int = 0  # scored on some of the samples of a batch whose every sample is trained on
     losses: float = 0.0
     scored: int = 0
     right: float = 0.0
@@ -44,7 +46,7 @@ class Span:
         values = {
             "calls": float(self.calls), "samples": float(self.samples), "mixing": self.mixing / max(1, self.calls),
             "grad": self.grad / max(1, self.calls), "repeated": float(self.repeated), "scored": float(self.scored),
-            "trained_on": float(self.trained_on), "feeds": float(self.root is not None and self.root.feeds),
+            "trained_on": float(self.trained_on), "within": float(self.within), "feeds": float(self.root is not None and self.root.feeds),
             "trained": float(self.root is not None and self.root.trained),
         }  # fmt: skip
         if self.scored:
@@ -66,7 +68,7 @@ class Span:
 
     def parts(self) -> str:
         """The dropout and batch norm layers that it went through."""
-        return facts.classes(list(self.root.switches)) if self.root is not None else ""
+        return facts.classes(list(self.root.switches)) or "dropout" if self.root is not None else ""
 
 
 class HeldOut:
@@ -100,14 +102,17 @@ class HeldOut:
             span.trained_on += int(same is first or (same.data_ptr() == first.data_ptr() and same.shape == first.shape))
         return span
 
-    def scored(self, function: str, given: Tensor, target: Tensor, loss: Any) -> None:
-        """A loss of an evaluation."""
+    def scored(self, function: str, given: Tensor, target: Tensor, loss: Any, taught: Tensor | None = None) -> None:
+        """A loss of an evaluation. `taught` are the targets last trained on: other ones of the same batch are held out, as with nodes of a graph."""
         span = self.span
         if span is None:
             key = places.key()
             span = self.span = self.spans.setdefault(key, Span(places.shown(key[-1]) if key else "", None))
         if not isinstance(loss, Tensor) or loss.device.type != "cpu":
             return
+        if span.trained_on and taught is not None and (taught.shape != target.shape or not torch.equal(taught, target)):
+            span.trained_on -= 1
+            span.within += int(target.ndim > 0 and taught.ndim > 0 and len(target) < len(taught) == span.last[1][0])
         count = max(1, len(target)) if target.ndim else 1
         span.losses += float(loss.detach().float().mean()) * count
         span.scored += count

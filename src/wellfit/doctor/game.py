@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellfit.doctor import measure
+from wellfit.doctor import facts, measure
 from wellfit.doctor.account import Call
-from wellfit.doctor.graph import BOUNDED, Graph, kind, through
+from wellfit.doctor.graph import BOUNDED, Graph, dropped, kind, through
 
 KEPT = 4  # passes of each kind that are compared
 SQUARED = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")  # their pull turns with the answer, in a game too
@@ -35,7 +35,7 @@ def feeding(calls: list[Call], graph: Graph, tell: Callable[..., None]) -> None:
     for call in learned:
         if call.feeder is None or not call.outputs:
             continue
-        trained = any(other.root is call.feeder for other in learned)  # the pass goes through to what fed it
+        trained = call.inputs[0].requires_grad if call.inputs else False  # the pass goes through to what fed it
         if not any(loss.function in SQUARED for loss in graph.losses):
             _pull(call, trained, tell)
         if trained:
@@ -68,6 +68,13 @@ def _range(call: Call, tell: Callable[..., None]) -> None:
     if head is not None:
         operation = kind(head)
         call.root.fed_with = operation if operation in BOUNDED else "-"
+        if dropped(head):
+            tell(
+                "game",
+                "dropout",
+                {"p": facts.dropout_share(head)},
+                {"samples": call.feeder.name if call.feeder is not None else ""},
+            )
     if call.root.fed_with not in ("", "-") and call.root.real is not None:
         low, high, spread = call.root.real
         tell("game", "range", {"real_min": low, "real_max": high, "real_std": spread},

@@ -20,10 +20,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from wellfit.doctor import autopsy, facts, game, measure, places, reading
 from wellfit.doctor.account import Backward, Call, Root
-from wellfit.doctor.checks import Checks
+from wellfit.doctor.checks import Checks, time_first
 from wellfit.doctor.criterion import Criterion, Target
 from wellfit.doctor.evaluation import HeldOut
-from wellfit.doctor.graph import Graph, Loss, through
+from wellfit.doctor.graph import Graph, Loss, dropped, through
 from wellfit.doctor.roots import Roots
 from wellfit.doctor.samples import Samples
 from wellfit.events import Vitals
@@ -50,11 +50,13 @@ class Lessons:
         self.checks = Checks()
         self.last: Call | None = None  # the one that was last learned from
         self.target: Tensor | None = None
+        self.taught: Tensor | None = None  # the targets that were last learned from
         self.derived = False  # the target was reckoned from the graph
         self.rewarded = (
             False  # log-probabilities weighed with numbers of both signs: a policy, whose loss need not fall
         )
         self.asleep = 0
+        self.time_first: bool | None = None  # sequences come with time along the first dimension; None: not known yet
 
     # ---- calls
 
@@ -103,7 +105,7 @@ class Lessons:
         """One of torch's own losses was computed."""
         if not torch.is_grad_enabled() or (not looking and self._is_evaluation()):
             if self.begun:
-                self.held_out.scored(function, given, target, loss)
+                self.held_out.scored(function, given, target, loss, self.taught)
             return
         self.target = target if target.numel() * target.element_size() <= WATCHED_BYTES else None
         if function in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss") and given.shape != target.shape:
@@ -115,13 +117,19 @@ class Lessons:
                 values = {"target_min": float(target.min()), "target_max": float(target.max())}
                 self.emit(None, "given", function, values, {"says": says, "place": places.place()})
         if self.samples.open:
-            self.samples.labels(function, given, target, weighted)
+            inputs = self.calls[-1].inputs if self.calls else []
+            self.samples.labels(function, given, target, weighted, len(inputs[0]) if inputs and inputs[0].ndim else 0)
 
     def read(self, value: float) -> None:
         """A number was read off a tensor. It counts where the line that reads it speaks of a loss."""
         line = places.key(1)
         if line and autopsy.LOSS_LIKE.search(places.text(line[0])):
             self.held_out.heard(places.shown(line[0]), value)
+
+    def dropped(self) -> None:
+        """`F.dropout` sets outputs to zero while nothing is learned: the model's own mode does not tell of it."""
+        if self.calls:
+            self.calls[-1].mixing = True
 
     # ---- a loss
 
@@ -146,11 +154,15 @@ class Lessons:
         self.samples.step()
         learned = [call for call in self.calls if call.learned]
         rest = [call for call in self.calls if not call.learned]
+        feeders = [call.feeder for call in learned if call.feeder is not None]
+        kept = [call for call in rest if call.grad and not call.kept and call.root in feeders]
+        for call in kept:
+            call.kept = True  # its output was given on detached, and a later loss may yet come from it
         if learned:
-            self.fold(rest)
+            self.fold([call for call in rest if call not in kept])
         elif not looking:
             self.fold([call for call in rest if not call.grad])
-        self.calls = []
+        self.calls = kept
         for call in learned:
             call.made = []
         if learned:
@@ -160,7 +172,7 @@ class Lessons:
             if self.samples.open:
                 self.samples.of = self.samples.of or call.root
                 if self.samples.of is call.root:
-                    self.samples.batch(call.inputs, self.target)
+                    self._count(call.inputs)
             if looking:
                 self.read_batch(call, graph, back, step)
             if sum(t.numel() * t.element_size() for t in call.inputs) > WATCHED_BYTES:
@@ -179,6 +191,7 @@ class Lessons:
 
     def done(self) -> None:
         """The backward pass begins: its targets belong to no later one."""
+        self.taught = self.target if self.target is not None else self.taught
         self.target, self.derived = None, False
         self.criterion.forget()
 
@@ -243,11 +256,12 @@ class Lessons:
                 self.target, self.derived = own.target, True
                 if own.given is not None and own.function == "nll_loss" and self.samples.open:
                     self.samples.labels("cross_entropy", own.given, own.target, False)
-        known = graph.parent
+        known, drops = graph.parent, any(dropped(node) for node in graph.nodes)
         for call in self.calls:
             if any(node in known for node in call.outputs):
                 call.learned = call.root.trained = True
                 call.root.training_keys.add(call.key)
+                call.root.drops = call.root.drops or (call.training and not call.root.switches and drops)
                 if (module := call.root.module()) is not None:
                     back.passed.update(id(p) for p in module.parameters())
         if graph.truncated:
@@ -269,6 +283,20 @@ class Lessons:
         elif heard.target.numel() == len(heard.target):
             self.samples.labels("mse_loss", heard.output, heard.target, False)
 
+    def _count(self, inputs: list[Tensor]) -> None:
+        """Counts a batch, with its samples along the first dimension."""
+        target = self.target
+        if (
+            target is not None
+            and inputs
+            and target.numel() in (inputs[0].numel(), inputs[0].numel() - inputs[0].shape[-1])
+        ):
+            if self.time_first is None:
+                self.time_first = time_first(inputs[0], target)
+            if self.time_first and inputs[0].ndim == 2 and target.numel() == inputs[0].numel():
+                inputs, target = [inputs[0].t()], target.reshape(inputs[0].shape).t()
+        self.samples.batch(inputs, target)
+
     def _reward(self, seen: bool) -> None:
         """A policy is learned from rewards: labels are actions, and the other losses of the program chase moving targets."""
         if seen:
@@ -276,15 +304,15 @@ class Lessons:
 
     def _asleep(self, call: Call) -> None:
         """Training goes through layers that are in evaluation mode, all of them."""
-        switches = call.root.switches
-        if call.training or not switches or any(s.training for s in switches) or self.asleep >= ASLEEP:
+        root = call.root
+        if call.training or self.asleep >= ASLEEP or any(s.training for s in root.switches):
             return
-        self.asleep += 1
-        acting = [s for s in switches if facts.acts(s)]
-        if acting:
+        acting = [s for s in root.switches if facts.acts(s)]
+        if acting or root.drops:
+            self.asleep += 1
             place = places.shown(call.key[0]) if call.key else ""
-            self.emit(None, "mode", call.root.name, {"training": 0.0, "switches": float(len(acting))},
-                      {"place": place, "parts": facts.classes(acting)})  # fmt: skip
+            self.emit(None, "mode", root.name, {"training": 0.0, "switches": float(len(acting))},
+                      {"place": place, "parts": facts.classes(acting) or "dropout"})  # fmt: skip
 
 
 def _is_fed_data(call: Call) -> bool:

@@ -1,7 +1,7 @@
 """The few places of torch that the doctor listens at, and how they are put back.
 
 A listener has one method for each: `backward`, `stepping`, `stepped`, `created`, `scheduled`, `fetched`, `scored`,
-`clipped`, `scaled`, `compiling`, `read`. Each replacement does its original's work first or last, hands on its result
+`dropped`, `clipped`, `scaled`, `compiling`, `read`. Each replacement does its original's work first or last, hands on its result
 and its errors untouched, and asks the listener only in the thread and process that installed it. Nothing is attached
 to anybody's module, optimizer or tensor, so what a program saves, copies or compiles stays as it is.
 """
@@ -52,6 +52,7 @@ class Listener(Protocol):
     def fetched(self, iterator: Any, seconds: float, ended: bool) -> None: ...
     def permuted(self, count: int) -> None: ...
     def scored(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None: ...
+    def dropped(self) -> None: ...
     def clipped(self, norm: Any, limit: float) -> None: ...
     def scaled(self, scale: float, skipped: bool) -> None: ...
     def compiling(self) -> None: ...
@@ -138,6 +139,14 @@ def installed(listener: Listener) -> Iterator[None]:
 
         return make
 
+    def dropping(original: Any) -> Any:
+        def call(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+            if training and p and not torch.is_grad_enabled() and here():
+                listener.dropped()
+            return original(input, p, training, inplace)
+
+        return call
+
     def clipping(original: Any) -> Any:
         def call(parameters: Any, max_norm: Any, *args: Any, **kwargs: Any) -> Any:
             norm = original(parameters, max_norm, *args, **kwargs)
@@ -193,6 +202,7 @@ def installed(listener: Listener) -> Iterator[None]:
     replace(_BaseDataLoaderIter, "__next__", fetching)
     for name in LOSSES:
         replace(F, name, scoring(name))
+    replace(F, "dropout", dropping)
     replace(nn.utils, "clip_grad_norm_", clipping)
     replace(nn.utils.clip_grad, "clip_grad_norm_", clipping)
     replace(torch.amp.GradScaler, "update", updating)

@@ -24,6 +24,7 @@ COMBINED, LEVELLED = (
 )  # numbers of a sample, and batches and values of each, that are looked at for how many samples can be
 ROWS, COLUMNS = 2500, 512  # of the table that the classical yardstick reads
 CLASSES = 200
+TOKENS, PRIOR = 20_000, 20.0  # token pairs that are counted; weight of the frequencies beside the counts
 
 
 class Samples:
@@ -64,6 +65,8 @@ class Samples:
         self.tagged = 0
         self.dense: set[int] = set()
         self.dense_seen = 0
+        self.pairs: Counter[tuple[int, int]] = Counter()  # (token, its target), of two halves of the batches
+        self.pairs_held: Counter[tuple[int, int]] = Counter()
 
     def step(self) -> None:
         """Gradients are taken: the labels of all losses behind them belong together."""
@@ -97,6 +100,7 @@ class Samples:
         self.seen += len(marks)
         if target is not None:
             self._pair(first, target)
+            self._tokens(first, target)
         again = (
             self.passed is not None and self.seen >= self.passed[0] + min(self.passed[0], 2000) and self.batches >= 64
         )
@@ -136,11 +140,13 @@ class Samples:
         self.held_out.setdefault(place, []).append(set(marks))
         self.held_out_seen[place] += len(marks)
 
-    def labels(self, function: str, given: Tensor, target: Tensor, weighted: bool) -> None:
-        """The targets of a batch."""
+    def labels(self, function: str, given: Tensor, target: Tensor, weighted: bool, samples: int = 0) -> None:
+        """The targets of a batch. `samples` is how many there are in it, where known: of more targets each is of a token."""
         count = len(target) if target.ndim else 0
-        if count >= 2 and target.ndim > 2 and function == "cross_entropy" and not target.is_floating_point():
+        dense = target.ndim > 2 or 0 < 2 * samples <= target.numel()
+        if count >= 2 and dense and function == "cross_entropy" and not target.is_floating_point():
             self._dense(target.detach().reshape(-1))
+            return
         if count < 2 or target.ndim > 2:
             return
         flat = target.detach().reshape(count, -1)
@@ -195,6 +201,42 @@ class Samples:
         self.targets.append(made)
         self.keys += self.fingerprints.of(inputs)
         self.gathered += count
+
+    def _tokens(self, inputs: Tensor, target: Tensor) -> None:
+        """Tokens and the targets at their places, for the question whether a token says anything of its target."""
+        if (
+            inputs.is_floating_point()
+            or target.is_floating_point()
+            or inputs.ndim != 2
+            or target.numel() != inputs.numel()
+        ):
+            return
+        if bool((target < 0).any()):
+            return  # masked places
+        held = self.batches % 2 == 0
+        pairs = self.pairs_held if held else self.pairs
+        if pairs.total() < TOKENS:
+            pairs.update(zip(inputs.reshape(-1).tolist(), target.reshape(-1).tolist(), strict=True))
+
+    def told_by_tokens(self) -> tuple[float, float] | None:
+        """(nats a target costs by its frequency, nats it costs where the token at its place is known), on tokens held out.
+
+        Counts with one added, as in a bigram model. None where there are too few.
+        """
+        if self.pairs.total() < 2000 or self.pairs_held.total() < 1000:
+            return None
+        tokens: Counter[int] = Counter()
+        targets: Counter[int] = Counter()
+        for (token, target), n in self.pairs.items():
+            tokens[token] += n
+            targets[target] += n
+        kinds, total = len(targets) + 1, self.pairs.total()
+        alone = known = 0.0
+        for (token, target), n in self.pairs_held.items():
+            frequency = (targets[target] + 1) / (total + kinds)
+            alone -= n * math.log(frequency)
+            known -= n * math.log((self.pairs[token, target] + PRIOR * frequency) / (tokens[token] + PRIOR))
+        return alone / self.pairs_held.total(), known / self.pairs_held.total()
 
     def tell(self, emit: Callable[..., None], final: bool) -> None:
         """What is known by now."""

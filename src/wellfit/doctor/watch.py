@@ -251,6 +251,10 @@ class Watch:
         self.lessons.scored(function, given, target, weighted, loss, self.looking)
 
     @safely
+    def dropped(self) -> None:
+        self.lessons.dropped()
+
+    @safely
     def read(self, value: float) -> None:
         if torch.is_grad_enabled() or (self.lessons.held_out.span is None and not self.calm):
             return
@@ -571,6 +575,9 @@ class Watch:
         told = yardstick.compared(self.lessons.samples, self.doctor.history(training.name), training.step)
         if told is not None:
             self._tell(training, "yardstick", "classical model", told)
+        counted = yardstick.bigrams(self.lessons.samples, self.doctor.history(training.name), training.step)
+        if counted is not None:
+            self._tell(training, "bigrams", "tokens", counted)
 
     # ---- loops without an optimizer
 

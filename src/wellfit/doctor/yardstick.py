@@ -61,6 +61,20 @@ def compared(samples: Samples, history: History, steps: int) -> dict[str, float]
     return score
 
 
+def bigrams(samples: Samples, history: History, steps: int) -> dict[str, float] | None:
+    """What counts of token and target say, beside what the network learned; None where there are no such pairs."""
+    told, losses = samples.told_by_tokens(), history.losses.values()
+    late = losses[int(LATE * len(losses)) :]
+    if told is None or not late or steps < 30:
+        return None
+    return {
+        "alone": told[0],
+        "known": told[1],
+        "learned": sum(late) / len(late),
+        "tokens": float(samples.pairs.total()),
+    }
+
+
 def measured(inputs: Any, targets: Any, classes: int, rank: int = 1) -> dict[str, float] | None:
     """Cross-validated score of the better of a linear model and a forest, with what guessing gives, and its standard error.
 

@@ -236,6 +236,12 @@ def duplicate_samples(h: History) -> Iterator[Finding]:
             {"batch": batch, "distinct": x["distinct"]}, confidence=0.95,
         )  # fmt: skip
         return
+    if x["whole"] and x["inner_repeats"] > 0.5 * x["seen"] and x["batches"] >= 8:
+        yield find(
+            "duplicate-samples", 1, f"Of {x['seen']:.0f} sequences {x['inner_repeats']:.0f} stand in their batch more than once.",
+            {"seen": x["seen"], "repeats": x["inner_repeats"]}, confidence=0.9,
+        )  # fmt: skip
+        return
     if x["pass_seen"]:
         share = 1 - x["pass_distinct"] / x["pass_seen"]
         if share > (0.5 if x["whole"] else 0.1) and x["pass_seen"] - x["pass_distinct"] >= 10:
@@ -280,6 +286,18 @@ def train_validation_leakage(h: History) -> Iterator[Finding]:
                 "train-validation-leakage", v.step,
                 f"Of {x['samples']:.0f} samples evaluated from {v.words['place']} {x['share']:.0%} were trained on.",
                 {"share": x["share"], "samples": x["samples"]}, confidence=0.95, place=v.words["place"],
+            )  # fmt: skip
+            return
+
+
+def trained_on_all(h: History) -> Iterator[Finding]:
+    for name in h.names("evaluation"):
+        seen = h.all("evaluation", name)
+        if len(seen) >= 3 and all(v.values.get("within", 0) >= v.values["calls"] > 0 for v in seen[:3]):
+            yield find(
+                "train-validation-leakage", seen[0].step,
+                f"The loss is taken of all samples of the batch, and what is evaluated from {seen[0].words['place']} is a part of the same batch.",
+                {"evaluations": float(len(seen))}, confidence=0.85, place=seen[0].words["place"],
             )  # fmt: skip
             return
 
@@ -337,4 +355,19 @@ def labels_unrelated_to_inputs(h: History) -> Iterator[Finding]:
             f"Neither the model nor a classical one (cross-validated on {x['rows']:.0f} samples: {x['score']:.2f}, guessing gives {x['chance']:.2f}) finds "
             "anything in the inputs that tells the targets.",
             {"classical": x["score"], "guessing": x["chance"], "rows": x["rows"]}, confidence=0.8,
+        )  # fmt: skip
+
+
+def tokens_say_nothing(h: History) -> Iterator[Finding]:
+    v = h.latest("bigrams")
+    if v is None or h.rewarded():
+        return
+    alone, known = v.values["alone"], v.values["known"]
+    learned = v.values["learned"]
+    if alone > 0.3 and known > 0.985 * alone and learned > 0.97 * alone:
+        yield find(
+            "labels-unrelated-to-inputs", 1,
+            f"The token at a target's place tells nothing of it (counted on {v.values['tokens']:.0f} tokens: {known:.3f} nats where frequencies alone give "
+            f"{alone:.3f}), and the model, at {learned:.3f}, has found nothing more in the whole sequence.",
+            {"of_frequencies": alone, "of_tokens": known, "loss": learned}, confidence=0.8,
         )  # fmt: skip

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from wellfit.doctor.finding import Finding, find
 from wellfit.doctor.history import History
 
+STRAIGHT = (
+    0.95  # how much of the growth a straight line explains: what is kept at every step grows so, an allocator does not
+)
+
 
 def memory_growing(h: History) -> Iterator[Finding]:
     seen = [(v.values["steps"], v.values["resident"]) for v in h.all("memory", "process") if v.values["resident"] > 0]
@@ -19,7 +23,15 @@ def memory_growing(h: History) -> Iterator[Finding]:
     total, span = late[-1][1] - late[0][1], late[-1][0] - late[0][0]
     half = len(late) // 2
     first, second = late[half][1] - late[0][1], late[-1][1] - late[half][1]
-    if len(steps) >= 5 and grew >= 0.8 * len(steps) and total > 24e6 and first > 0.25 * total and second > 0.25 * total:
+    straight = statistics.correlation([float(s) for s, _ in late], [b for _, b in late]) ** 2 if total > 0 else 0.0
+    if (
+        len(steps) >= 5
+        and straight > STRAIGHT
+        and grew >= 0.8 * len(steps)
+        and total > 24e6
+        and first > 0.25 * total
+        and second > 0.25 * total
+    ):
         yield find(
             "memory-growing", int(late[0][0]),
             f"The process's memory grew by {total / 1e6:.0f} MB in {span:.0f} steps ({total / span / 1e3:.0f} kB a step), and goes on growing.",

@@ -182,6 +182,15 @@ def target_among_inputs(h: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def dropout_on_samples(h: History) -> Iterator[Finding]:
+    seen = h.all("game", "dropout")
+    if len(seen) >= 2:
+        yield find(
+            "dropout-harmful", 1, f"Dropout acts on what {seen[0].words['samples']} makes: {seen[0].values['p']:.0%} of each sample is set to zero at random.",
+            {"p": seen[0].values["p"]}, confidence=0.9,
+        )  # fmt: skip
+
+
 def dropout_on_output(h: History) -> Iterator[Finding]:
     seen = [v for v in h.all("loss") if v.words["head"] == "Dropout"]
     if len(seen) >= 2:
