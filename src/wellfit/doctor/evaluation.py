@@ -112,7 +112,8 @@ class HeldOut:
             return
         if span.trained_on and taught is not None and (taught.shape != target.shape or not torch.equal(taught, target)):
             span.trained_on -= 1
-            span.within += int(target.ndim > 0 and taught.ndim > 0 and len(target) < len(taught) == span.last[1][0])
+            whole = taught.ndim > 0 and len(taught) == span.last[1][0] and not bool((taught < 0).any())
+            span.within += int(whole and 0 < target.ndim and len(target) < len(taught))
         count = max(1, len(target)) if target.ndim else 1
         span.losses += float(loss.detach().float().mean()) * count
         span.scored += count
