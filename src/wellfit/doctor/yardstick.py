@@ -38,6 +38,8 @@ def compared(samples: Samples, history: History, steps: int) -> dict[str, float]
     if table is None or steps < 30 or not (losses or agreed) or history.adversarial():
         return None
     inputs, targets, classes = table
+    if targets.ndim > 1 and any(v.values["losses"] != 1 for v in history.all("root", "loss")):
+        return None  # which part of the loss is of these targets is not known
     narrowest = [int(v.values["narrowest"]) for v in history.all("root", "loss") if v.values.get("narrowest")]
     score = measured(inputs, targets, classes, rank=min(narrowest, default=1))
     if score is None:
