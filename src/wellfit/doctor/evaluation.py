@@ -113,7 +113,7 @@ class HeldOut:
         if span.trained_on and taught is not None and (taught.shape != target.shape or not torch.equal(taught, target)):
             span.trained_on -= 1
             whole = taught.ndim > 0 and len(taught) == span.last[1][0] and not bool((taught < 0).any())
-            span.within += int(whole and 0 < target.ndim and len(target) < len(taught))
+            span.within += int(whole and target.ndim > 0 and len(target) < len(taught))
         count = max(1, len(target)) if target.ndim else 1
         span.losses += float(loss.detach().float().mean()) * count
         span.scored += count

@@ -170,7 +170,7 @@ def installed(listener: Listener) -> Iterator[None]:
     def reading(original: Any) -> Any:
         def item(self: Any) -> Any:
             value = original(self)
-            if listener.span is not None and isinstance(value, float) and here():
+            if listener.span is not None and isinstance(value, float) and not self.requires_grad and here():
                 listener.read(value)
             return value
 

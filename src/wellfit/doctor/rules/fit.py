@@ -28,7 +28,8 @@ def overfitting(h: History) -> Iterator[Finding]:
         end = statistics.fmean(x for _, x in points[-width:])
         trained = end < 0.8 * statistics.fmean(near)
         rise = last / low
-        if trained and rising >= 0.55 and (rise > 1.25 or (rise > 1.15 and after >= 0.5 * len(scores))):
+        slight = after >= 0.5 * len(scores) and not _as_right(h, at)
+        if trained and rising >= 0.55 and rise > (1.15 if slight else 1.25):
             yield find(
                 "overfitting", at,
                 f"The validation loss (evaluated from {stream}) was lowest at step {at} with {low:.4g} and has risen to "
@@ -38,6 +39,13 @@ def overfitting(h: History) -> Iterator[Finding]:
                 confidence=0.9,
             )  # fmt: skip
             return
+
+
+def _as_right(h: History, step: int) -> bool:
+    """Whether the accuracy is still what it was at `step`: the network has only grown surer of what it gets wrong."""
+    known = [(v.step, v.values["accuracy"]) for v in h.all("evaluation") if "accuracy" in v.values]
+    then, since = [a for s, a in known if s <= step][-3:], [a for s, a in known if s > step][-3:]
+    return bool(then and since) and statistics.fmean(since) > statistics.fmean(then) - 0.005
 
 
 def training_too_short(h: History) -> Iterator[Finding]:
