@@ -168,6 +168,12 @@ def unfit(function: str, given: Tensor, target: Tensor) -> str:
                 "`cross_entropy` takes targets that sum to 1 over the classes, and these sum to "
                 f"{float(sums.min()):g} to {float(sums.max()):g}. For several labels at once use `binary_cross_entropy_with_logits`."
             )
+    if function == "ctc_loss":
+        most = float((given.detach().double().exp().sum(dim=-1) - 1).abs().max())
+        if most > 0.05:
+            return "`ctc_loss` expects log-probabilities over the symbols, and these do not sum to 1; use `log_softmax` over the last dimension."
+        if target.numel() and int(target.max()) >= given.shape[-1]:
+            return f"`ctc_loss` is given symbols up to {int(target.max())}, and the head has {given.shape[-1]} units, one of them for the blank."
     if function == "kl_div" and float(given.detach().max()) > 1e-3:
         return "`kl_div` takes log-probabilities first, and is given numbers above 0; use `log_softmax`."
     if function in ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss", "cosine_embedding_loss"):

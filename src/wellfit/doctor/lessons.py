@@ -107,7 +107,8 @@ class Lessons:
             if self.begun:
                 self.held_out.scored(function, given, target, loss, self.taught)
             return
-        self.target = target if target.numel() * target.element_size() <= WATCHED_BYTES else None
+        alone = function == "ctc_loss"  # whose targets are of another length than the inputs
+        self.target = target if not alone and target.numel() * target.element_size() <= WATCHED_BYTES else None
         if function in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss") and given.shape != target.shape:
             self.emit(None, "broadcast", function, {"given": float(given.numel()), "target": float(target.numel())},
                       {"shapes": f"{list(given.shape)} and {list(target.shape)}", "place": places.place()})  # fmt: skip
@@ -116,7 +117,7 @@ class Lessons:
             if says:
                 values = {"target_min": float(target.min()), "target_max": float(target.max())}
                 self.emit(None, "given", function, values, {"says": says, "place": places.place()})
-        if self.samples.open:
+        if self.samples.open and not alone:
             inputs = self.calls[-1].inputs if self.calls else []
             self.samples.labels(function, given, target, weighted, len(inputs[0]) if inputs and inputs[0].ndim else 0)
 

@@ -68,8 +68,9 @@ def layers(training: Training, roots: Roots) -> Iterator[Told]:
             values |= measure.weight(before[i])
         grad = training.grads.get(position)
         if training.step == 2 and grad is not None and p.shape[0] > 1:
-            rows = grad.detach().reshape(p.shape[0], -1)[:256]
-            values["alike_gradient"] = float((rows - rows[0]).abs().max() <= 1e-4 * rows.abs().max() + 1e-30)
+            gates = roots.gates.get(id(p), 1)
+            rows = grad.detach().reshape(gates, -1, p[0].numel())[:, :256]
+            values["alike_gradient"] = float((rows - rows[:, :1]).abs().max() <= 1e-4 * rows.abs().max() + 1e-30)
         kind_ = "embedding" if id(p) in roots.embeddings else "weight"
         yield Told("layer", roots.called(p), values, {"kind": kind_})
         order += 1

@@ -29,7 +29,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 LOSSES = (
     "cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss",
     "smooth_l1_loss", "huber_loss", "kl_div", "poisson_nll_loss", "hinge_embedding_loss", "soft_margin_loss",
-    "margin_ranking_loss", "cosine_embedding_loss",
+    "margin_ranking_loss", "cosine_embedding_loss", "ctc_loss",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from wellfit.doctor.account import Root
 from wellfit.doctor.graph import Graph
 
 ROOTS = 512  # after so many, those that are gone are forgotten
+GATES = {nn.LSTM: 4, nn.LSTMCell: 4, nn.GRU: 3, nn.GRUCell: 3}  # blocks of a weight, each of units of its own kind
 FRAMES = 3  # of the program, in whose variables bare tensors are looked for
 
 
@@ -25,6 +26,7 @@ class Roots:
     def __init__(self) -> None:
         self.names: dict[int, str] = {}  # id(parameter) -> name
         self.embeddings: set[int] = set()  # ids of the parameters of embeddings
+        self.gates: dict[int, int] = {}  # id(parameter) -> blocks of a recurrent layer's weight
         self._roots: dict[int, Root] = {}
 
     def of(self, module: nn.Module) -> Root:
@@ -67,6 +69,9 @@ class Roots:
         root.bare = next(inner.parameters(), None) is None
         self.names.update({id(p): name for name, p in inner.named_parameters()})
         self.embeddings |= {id(m.weight) for m in inner.modules() if isinstance(m, nn.Embedding)}
+        self.gates |= {
+            id(p): GATES[type(m)] for m in inner.modules() if type(m) in GATES for p in m.parameters(recurse=False)
+        }
         if len(self._roots) > ROOTS:
             self._roots = {key: r for key, r in self._roots.items() if r.module() is not None}
         self._roots[id(module)] = root

@@ -242,8 +242,8 @@ class Watch:
 
     @safely
     def scored(self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
-        given = args[0] if args else kwargs.get("input")
-        target = args[1] if len(args) > 1 else kwargs.get("target")
+        given = args[0] if args else kwargs.get("input", kwargs.get("log_probs"))
+        target = args[1] if len(args) > 1 else kwargs.get("target", kwargs.get("targets"))
         if not isinstance(given, Tensor) or not isinstance(target, Tensor):
             return
         weighted = kwargs.get("weight") is not None or kwargs.get("pos_weight") is not None or (

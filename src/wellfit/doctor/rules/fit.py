@@ -43,9 +43,13 @@ def overfitting(h: History) -> Iterator[Finding]:
 
 def _as_right(h: History, step: int) -> bool:
     """Whether the accuracy is still what it was at `step`: the network has only grown surer of what it gets wrong."""
-    known = [(v.step, v.values["accuracy"]) for v in h.all("evaluation") if "accuracy" in v.values]
-    then, since = [a for s, a in known if s <= step][-3:], [a for s, a in known if s > step][-3:]
-    return bool(then and since) and statistics.fmean(since) > statistics.fmean(then) - 0.005
+    known = [(v.step, v.values["accuracy"], v.values["scored"]) for v in h.all("evaluation") if "accuracy" in v.values]
+    then, since = [a for s, a, _ in known if s <= step][-3:], [a for s, a, _ in known if s > step][-3:]
+    if not then or not since:
+        return False
+    before = statistics.fmean(then)
+    error = math.sqrt(before * (1 - before) / max(1.0, known[-1][2]))
+    return statistics.fmean(since) > before - max(0.005, error)
 
 
 def training_too_short(h: History) -> Iterator[Finding]:
@@ -87,8 +91,11 @@ def underfitting(h: History) -> Iterator[Finding]:
     if v is None or h.rewarded() or _still_falling(h):
         return
     x = v.values
-    reach = (x["score"] - x["chance"]) / max(1e-9, 1 - x["chance"])
-    if x["learned"] < 0.6 * reach and reach > 0.3 and x["rows"] >= 60 and x["score"] - x["chance"] > 4 * x["error"]:
+    sure = (x["score"] - x["chance"]) / max(1e-9, 1 - x["chance"])  # by what is right
+    reach = min(sure, x.get("told", sure))  # and by how sure it is of it, as a loss measures
+    right = (x.get("right", -math.inf) - x["chance"]) / max(1e-9, 1 - x["chance"])
+    known = x["learned"] >= 0.6 * reach or right >= 0.9 * sure
+    if not known and reach > 0.3 and x["rows"] >= 60 and x["score"] - x["chance"] > 4 * x["error"]:
         yield find(
             "underfitting", h.step,
             f"The model explains {max(0.0, x['learned']):.0%} of what could be known of its own training targets, while "

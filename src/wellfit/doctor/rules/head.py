@@ -104,7 +104,7 @@ def _mismatch(v: Vitals) -> str:
 def wrong_targets(h: History) -> Iterator[Finding]:
     for v in h.all("given"):
         yield find(
-            "head-loss-mismatch",
+            "labels-out-of-range" if "the head has" in v.words["says"] else "head-loss-mismatch",
             max(1, v.step),
             v.words["says"],
             dict(v.values),

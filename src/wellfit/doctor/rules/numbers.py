@@ -215,8 +215,10 @@ def exploding_over_steps(h: History) -> Iterator[Finding]:
 
 
 def _losses_went_up(h: History) -> bool:
-    values = h.losses.values()
-    return len(values) >= 4 and max(values[-4:]) > 2 * statistics.median(values[: max(3, len(values) // 4)])
+    """Whether the loss has left its range, and not for one step only."""
+    values, broken = h.losses.values(), any(not math.isfinite(x) for x in h.losses.recent(2))
+    late = max(values[-4:], default=0.0) if broken else statistics.median_high(values[-4:] or [0.0])
+    return len(values) >= 4 and late > 2 * statistics.median(values[: max(3, len(values) // 4)])
 
 
 def vanishing_through_time(h: History) -> Iterator[Finding]:

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from wellfit.doctor.finding import Finding, find
 from wellfit.doctor.history import History
 
+DECOUPLED = ("AdamW", "SGD", "Adafactor")  # their weight decay shrinks weights by rate x decay a step
+
 
 def _ratios(h: History) -> list[tuple[int, float]]:
-    """By looked-at step, the median of |update| / |weight| over the weight matrices."""
+    """By looked-at step, the median of |update| / |weight| over the weight matrices, without what weight decay takes."""
+    decay = max((v.values.get("weight_decay", 0.0) for v in h.all("optimizer") if v.name in DECOUPLED), default=0.0)
+    rates = dict(h.rates.points()) if decay else {}
     steps: dict[int, list[float]] = {}
     for v in h.all("layer"):
         x = v.values
@@ -18,7 +22,7 @@ def _ratios(h: History) -> list[tuple[int, float]]:
             and x["weight_norm"] > 1e-3 * math.sqrt(x["numel"])
             and math.isfinite(x["ratio"])
         ):
-            steps.setdefault(v.step, []).append(x["ratio"])
+            steps.setdefault(v.step, []).append(max(0.0, x["ratio"] - decay * rates.get(v.step, 0.0)))
     return [(step, statistics.median(found)) for step, found in sorted(steps.items())]
 
 
