@@ -20,7 +20,8 @@ def dead_units(h: History) -> Iterator[Finding]:
         recent = looks[-8:] if looks and looks[-1].values["dead"] < 0.9 else looks[-4:]  # some come back by themselves
         if len(recent) < 4 or (recent[-1].values["dead"] < 0.9 and len(recent) < 8):
             continue
-        if min(v.values["dead"] for v in recent) > 0.5 and recent[-1].values["followed"]:
+        threshold = 0.9 if h.rewarded() else 0.5  # the states that a policy comes by resemble each other
+        if min(v.values["dead"] for v in recent) > threshold and recent[-1].values["followed"]:
             onset = next(v for v in looks if v.values["dead"] > 0.5)
             yield find(
                 "dead-units", onset.step,
@@ -74,6 +75,19 @@ def poor_initialization(h: History) -> Iterator[Finding]:
             "poor-initialization", 1,
             f"The units of {alike[0].name} start {how} and get equal gradients, so they stay one and the same unit.",
             {"layers": float(len(alike)), "layer": alike[0].name},
+        )  # fmt: skip
+        return
+    constant = [
+        v
+        for v in first
+        if v.values["alike"] and v.values["constant"] and not v.values["zero"] and v.values["units"] > 1
+    ]
+    if len(constant) >= 2:
+        yield find(
+            "poor-initialization", 1,
+            f"All numbers of {constant[0].name} start the same, and so do those of {len(constant) - 1} more: their units are one and the same unit, "
+            "but for what chance does to them.",
+            {"layers": float(len(constant)), "layer": constant[0].name}, confidence=0.9,
         )  # fmt: skip
         return
     gains = [(v, v.values["gain"]) for v in first if v.words["kind"] == "weight" and v.values["dims"] > 1]
