@@ -25,6 +25,7 @@ import wellfit
 
 BARS = {"mlp": 1.05, "convnet": 1.02, "transformer": 1.02}
 LONG = {"mlp": 6000, "convnet": 500, "transformer": 500}
+device = "cpu"
 draw = torch.Generator().manual_seed(0)
 LABELS = torch.randint(0, 10, (4096,), generator=draw)
 INPUTS = {
@@ -61,17 +62,19 @@ def model(kind: str) -> nn.Module:
 
 
 def hand_written(kind: str, steps: int) -> None:
-    net, inputs = model(kind), INPUTS[kind]
+    net, inputs, labels = model(kind).to(device), INPUTS[kind].to(device), LABELS.to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     taken = 0
     while taken < steps:
-        order = torch.randperm(len(inputs))
+        order = torch.randperm(len(inputs), device=device)
         for start in range(0, min(len(inputs), (steps - taken) * 32), 32):
             chosen = order[start : start + 32]
-            F.cross_entropy(net(inputs[chosen]), LABELS[chosen]).backward()
+            F.cross_entropy(net(inputs[chosen]), labels[chosen]).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             taken += 1
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
 def watched(kind: str, steps: int) -> None:
@@ -85,7 +88,7 @@ def fitted(doctor: bool) -> Callable[[str, int], None]:
             inputs = INPUTS[kind]
             wellfit.fit(
                 model(kind), (inputs, LABELS[: len(inputs)]), loss="cross-entropy", quiet=True, folder=Path(folder) / "run",
-                set={"training.steps": steps, "training.batch_size": 32, "training.doctor": doctor},
+                set={"training.steps": steps, "training.batch_size": 32, "training.doctor": doctor, "hardware.device": device},
             )  # fmt: skip
 
     return train
@@ -104,7 +107,10 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--only", default="")
+    arguments.add_argument("--device", default="cpu")
+    global device
     chosen = arguments.parse_args()
+    device = chosen.device
     torch.set_num_threads(1)
     missed = 0
     for door, (without, with_it) in DOORS.items():

@@ -31,13 +31,13 @@ class Span:
     repeated: int = 0
     trained_on: int = 0
     within: int = 0  # scored on some of the samples of a batch whose every sample is trained on
-    losses: float = 0.0
+    losses: float | Tensor = 0.0  # these sums stay on their device until the span is over
     scored: int = 0
-    right: float = 0.0
+    right: float | Tensor = 0.0
     judged: int = 0
-    errors: float = 0.0
-    total: float = 0.0
-    squares: float = 0.0
+    errors: float | Tensor = 0.0
+    total: float | Tensor = 0.0
+    squares: float | Tensor = 0.0
     last: Any = None
     heard: dict[str, tuple[float, int]] = field(default_factory=dict)
 
@@ -50,12 +50,13 @@ class Span:
             "trained": float(self.root is not None and self.root.trained),
         }  # fmt: skip
         if self.scored:
-            values["loss"] = self.losses / self.scored
+            values["loss"] = float(self.losses) / self.scored
         if self.scored and self.judged and self.right:
-            values["accuracy"] = self.right / self.judged
+            values["accuracy"] = float(self.right) / self.judged
         if self.scored and self.judged and self.errors:
-            values["squared_error"] = self.errors / self.judged
-            values["target_variance"] = max(0.0, self.squares / self.judged - (self.total / self.judged) ** 2)
+            values["squared_error"] = float(self.errors) / self.judged
+            middle = float(self.total) / self.judged
+            values["target_variance"] = max(0.0, float(self.squares) / self.judged - middle**2)
         return values
 
     def held_out(self) -> dict[str, float]:
@@ -63,7 +64,7 @@ class Span:
         if self.calls and self.trained_on == self.calls:
             return {}
         if self.scored:
-            return {self.place: self.losses / self.scored}
+            return {self.place: float(self.losses) / self.scored}
         return {line: total / count for line, (total, count) in list(self.heard.items())[:2]}
 
     def parts(self) -> str:
@@ -108,23 +109,23 @@ class HeldOut:
         if span is None:
             key = places.key()
             span = self.span = self.spans.setdefault(key, Span(places.shown(key[-1]) if key else "", None))
-        if not isinstance(loss, Tensor) or loss.device.type != "cpu":
+        if not isinstance(loss, Tensor):
             return
         if span.trained_on and taught is not None and (taught.shape != target.shape or not torch.equal(taught, target)):
             span.trained_on -= 1
             whole = taught.ndim > 0 and len(taught) == span.last[1][0] and not bool((taught < 0).any())
             span.within += int(whole and target.ndim > 0 and len(target) < len(taught))
         count = max(1, len(target)) if target.ndim else 1
-        span.losses += float(loss.detach().float().mean()) * count
+        span.losses = span.losses + loss.detach().float().mean() * count
         span.scored += count
         if function == "cross_entropy" and given.ndim == 2 and target.ndim == 1:
-            span.right += float((given.detach().argmax(dim=1) == target).sum())
+            span.right = span.right + (given.detach().argmax(dim=1) == target).sum()
             span.judged += count
         elif function == "mse_loss" and given.shape == target.shape:
-            span.errors += float((given.detach() - target).square().sum())
+            span.errors = span.errors + (given.detach() - target).square().sum()
             span.judged += target.numel()
-            span.total += float(target.sum())
-            span.squares += float(target.square().sum())
+            span.total = span.total + target.sum()
+            span.squares = span.squares + target.square().sum()
 
     def heard(self, line: str, value: float) -> None:
         """A number with a loss-like name that the program read while evaluating."""

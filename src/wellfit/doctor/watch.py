@@ -29,7 +29,7 @@ from wellfit.doctor.graph import Graph
 from wellfit.doctor.lessons import Lessons
 from wellfit.doctor.patches import Calls, installed
 from wellfit.doctor.samples import Samples
-from wellfit.environment import resident_bytes
+from wellfit.environment import resident_bytes, utilization
 from wellfit.events import Stepped, Vitals
 
 DENSE = 6  # steps that are all looked at, for each optimizer
@@ -545,6 +545,10 @@ class Watch:
         for one in told:
             self._tell(training, *one)
         self._tell(training, "memory", "process", {"resident": float(resident_bytes()), "steps": float(training.step)})
+        device = training.parameters[0].device if training.parameters else torch.device("cpu")
+        busy = utilization(str(device)) if training.step > DENSE else None
+        if busy is not None:
+            self._tell(training, "accelerator", str(device), {"utilization": busy})
         if training.scheduler is not None:
             reference, name, place = training.scheduler
             scheduler = reference()

@@ -238,6 +238,7 @@ def loss_increasing(h: History) -> Iterator[Finding]:
         or h.adversarial()
         or not all(a >= 0.3 for a in along)
         or (maximized and not known)
+        or any(v.name == "LBFGS" for v in h.all("optimizer"))  # its gradient is that after its last try
     ):
         return
     if not losses or min(losses) <= 0 or (len(losses) >= 3 and losses[-1] < losses[0]):

@@ -55,6 +55,7 @@ def input_pipeline_slow(h: History) -> Iterator[Finding]:
 
 def accelerator_idle(h: History) -> Iterator[Finding]:
     used = [p.utilization for p in h.paces if p.utilization is not None]
+    used += [v.values["utilization"] for v in h.all("accelerator")]
     if len(used) >= 5 and statistics.median(used) < 0.4:
         yield find(
             "accelerator-idle", 1, f"The accelerator was busy {statistics.median(used):.0%} of the time.",
