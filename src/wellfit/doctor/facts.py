@@ -24,12 +24,15 @@ def tokens(ids: Tensor, padding: int | None) -> dict[str, float]:
     same = ids == pad
     trailing = same.flip(1).to(torch.int8).cumprod(dim=1).sum(dim=1)
     leading = same.to(torch.int8).cumprod(dim=1).sum(dim=1)
-    run = torch.maximum(trailing, leading)
-    ragged = float((run > 0).float().mean())
+    run = trailing if int(trailing.sum()) >= int(leading.sum()) else leading
+    padded = int(run.sum())
+    alone = (
+        int(same.sum()) <= 1.02 * padded
+    )  # what also stands among the others is no padding, but a token or a category
+    guessed = alone and ids.shape[1] >= 4 and len(torch.unique(run)) >= 3
     return {
-        "padding": float(run.sum()) / max(1, ids.numel()), "empty": float((run == ids.shape[1]).sum()),
-        "samples": float(len(ids)), "length": float(ids.shape[1]), "known": float(padding is not None), "ragged": ragged,
-        "kinds": float(len(torch.unique(run))),
+        "padding": padded / max(1, ids.numel()), "empty": float((run == ids.shape[1]).sum()),
+        "samples": float(len(ids)), "length": float(ids.shape[1]), "known": float(padding is not None or guessed),
     }  # fmt: skip
 
 
@@ -108,6 +111,10 @@ def loss(loss: Any) -> tuple[dict[str, float], dict[str, str]]:
                     counts = torch.bincount(rows).double()
                     shares = counts[counts > 0] / counts.sum()
                     values["target_entropy"] = float(-(shares * shares.log()).sum())
+    binary = loss.function in ("binary_cross_entropy", "binary_cross_entropy_with_logits")
+    if binary and isinstance(given, Tensor) and isinstance(target, Tensor) and given.shape == target.shape:
+        chances = given.double() if loss.function == "binary_cross_entropy" else given.double().sigmoid()
+        values["squared_error"] = float((chances - target.double()).square().mean())
     if loss.function == "binary_cross_entropy_with_logits" and isinstance(given, Tensor) and isinstance(target, Tensor):
         values["mean_loss"] = float(
             (torch.nn.functional.softplus(given.double()) - given.double() * target.double()).mean()

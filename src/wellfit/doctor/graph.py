@@ -336,7 +336,10 @@ class Graph:
     # ---- reading
 
     def activations(self) -> Iterator[tuple[str, str, Tensor, bool]]:
-        """(layer that it follows, operation, what it made, whether a trained layer still follows), from the loss to the data."""
+        """(layer that it follows, operation, what it made, whether a trained layer still follows), from the loss to the data.
+
+        What was made has its units along the last dimension, or is [samples, channels, height, width].
+        """
         after: dict[Any, bool] = {}
         for node in self.nodes:
             op = kind(node)
@@ -349,19 +352,24 @@ class Graph:
                 if not isinstance(made, Tensor):
                     made = saved(node, "self")
                 if isinstance(made, Tensor) and made.is_floating_point():
-                    yield self.before(node), op, made, after[node]
+                    layer = self._layer_before(node)
+                    channels = layer is not None and (layer.op.startswith("Convolution") or "BatchNorm" in layer.op)
+                    made = made.transpose(1, 2) if channels and made.ndim == 3 else made
+                    yield layer.name if layer is not None else "", op, made, after[node]
 
     def before(self, node: Any) -> str:
         """The name of the nearest layer with parameters on the way from the node to the data."""
-        names = {layer.node: layer.name for layer in self.layers}
+        layer = self._layer_before(node)
+        return layer.name if layer is not None else ""
+
+    def _layer_before(self, node: Any) -> Layer | None:
+        known = {layer.node: layer for layer in self.layers if layer.name}
         at = node
         for _ in range(12):
             at = next((b for b, _ in at.next_functions if b is not None), None)
-            if at is None:
-                return ""
-            if names.get(at):
-                return names[at]
-        return ""
+            if at is None or at in known:
+                return known.get(at)
+        return None
 
     def reads_numbers(self) -> bool:
         """Whether a layer reads the data itself, and these are no token ids."""

@@ -58,6 +58,7 @@ class Samples:
         self.weighted = False
         self.function = ""
         self.rows: list[Tensor] = []
+        self.row = 0  # numbers in the first sample that is kept
         self.targets: list[Tensor] = []
         self.gathered = 0
         self.keys: list[int] = []
@@ -193,11 +194,12 @@ class Samples:
         several = one.shape[1] > 1 and not self.tagged  # of several tags, the first stands for all
         if several and not one.is_floating_point():
             return
-        made = table(one) if several else one[:, 0].clone().to("cpu")
+        made = table(one, one.shape[1]) if several else one[:, 0].clone().to("cpu")
         if self.targets and self.targets[0].shape[1:] != made.shape[1:]:
             return
         self.flat = inputs.ndim == 2 and inputs.shape[1] <= COLUMNS
-        self.rows.append(table(inputs))
+        self.row = self.row or inputs[0].numel()
+        self.rows.append(table(inputs, self.row))
         self.targets.append(made)
         self.keys += self.fingerprints.of(inputs)
         self.gathered += count
@@ -333,11 +335,16 @@ def first_use(inputs: Tensor) -> bool:
     return inputs.ndim >= 2 and not inputs.is_complex()
 
 
-def table(inputs: Tensor) -> Tensor:
-    """Each sample as a row of at most 512 numbers: values as they are, or the counts of token ids."""
+def table(inputs: Tensor, width: int) -> Tensor:
+    """Each sample as a row of at most 512 numbers: values as they are, or the counts of token ids.
+
+    Samples of more or fewer than `width` numbers, padded sequences of another batch, are cut or filled up with zeros.
+    """
     flat = inputs.detach().reshape(len(inputs), -1).cpu()
     if flat.is_floating_point():
-        step = (flat.shape[1] - 1) // COLUMNS + 1
+        if flat.shape[1] != width:
+            flat = torch.nn.functional.pad(flat, (0, max(0, width - flat.shape[1])))[:, :width]
+        step = (width - 1) // COLUMNS + 1
         return flat[:, ::step].to(torch.float32)
     counts = torch.zeros(len(flat), COLUMNS)
     counts.scatter_add_(1, flat.long().remainder(COLUMNS).clamp(min=0), torch.ones_like(flat, dtype=torch.float32))

@@ -26,11 +26,11 @@ def compared(samples: Samples, history: History, steps: int) -> dict[str, float]
     """
     table = samples.gathered_table()
     told = [v.values for v in history.all("loss") if v.step > LATE * steps]
-    losses = [
-        x["mean_loss"]
-        for x in told
-        if "mean_loss" in x and (x.get("reduced", 1) or table is None or table[1].ndim == 1)
-    ]
+    if table is not None and table[1].ndim > 1:  # squared errors, of whatever loss
+        losses = [x.get("squared_error", x.get("mean_loss", math.nan)) for x in told if x.get("reduced", 1)]
+    else:
+        losses = [x["mean_loss"] for x in told if "mean_loss" in x]
+    losses = [loss for loss in losses if not math.isnan(loss)]
     shares = [v.values["share"] for v in history.all("agreement") if v.step > LATE * steps]
     if samples.weighted:  # a weighted loss is no measure of what is known
         shares, losses = [values.get("agreement", math.nan) for values in told], []

@@ -308,7 +308,7 @@ def empty_sequences(h: History) -> Iterator[Finding]:
         return  # not some of them, but all: `inputs_degenerate`
     for v in seen:
         x = v.values
-        if x["empty"] > 0 and (x["known"] or x["kinds"] >= 3):
+        if x["empty"] > 0 and x["known"]:
             yield find(
                 "empty-sequences", max(1, v.step), f"{x['empty']:.0f} of {x['samples']:.0f} inputs of a batch hold nothing but padding.",
                 {"empty": x["empty"], "samples": x["samples"]}, confidence=0.95, place=v.words["place"],
@@ -317,11 +317,7 @@ def empty_sequences(h: History) -> Iterator[Finding]:
 
 
 def padding_dominates(h: History) -> Iterator[Finding]:
-    seen = [
-        v.values
-        for v in h.all("tokens")
-        if (v.values["known"] or v.values["kinds"] >= 3) and v.values["empty"] < v.values["samples"]
-    ]
+    seen = [v.values for v in h.all("tokens") if v.values["known"] and v.values["empty"] < v.values["samples"]]
     if len(seen) >= 3 and sum(x["padding"] for x in seen) / len(seen) > 0.6:
         share = sum(x["padding"] for x in seen) / len(seen)
         yield find("padding-dominates", 1, f"{share:.0%} of the token positions of {len(seen)} batches are padding.",

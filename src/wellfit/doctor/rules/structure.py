@@ -22,11 +22,17 @@ def dead_units(h: History) -> Iterator[Finding]:
             continue
         threshold = 0.9 if h.rewarded() else 0.5  # the states that a policy comes by resemble each other
         if min(v.values["dead"] for v in recent) > threshold and recent[-1].values["followed"]:
-            onset = next(v for v in looks if v.values["dead"] > 0.5)
+            onset, share, units = (
+                next(v for v in looks if v.values["dead"] > 0.5),
+                recent[-1].values["dead"],
+                recent[-1].values["units"],
+            )
+            spare = max(v.values["dead"] for v in recent) < 0.9 and (1 - share) * units >= 8 and h.fell() > 0.3
+            learns = " The others learn all the same; the layer is smaller than it looks." if spare else ""
             yield find(
                 "dead-units", onset.step,
-                f"{recent[-1].values['dead']:.0%} of the {recent[-1].values['units']:.0f} units of the {name} are zero for every sample, look after look.",
-                {"share": recent[-1].values["dead"], "units": recent[-1].values["units"], "threshold": 0.5, "layer": name}, confidence=0.9,
+                f"{share:.0%} of the {units:.0f} units of the {name} are zero for every sample, look after look.{learns}",
+                {"share": share, "units": units, "threshold": 0.5, "layer": name}, confidence=0.9, severity="advice" if spare else "",
             )  # fmt: skip
             return
 
