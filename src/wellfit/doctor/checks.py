@@ -32,7 +32,7 @@ class Checks:
     """The experiments of one program."""
 
     def __init__(self) -> None:
-        self.tried: set[int] = set()
+        self.tried: set[Any] = set()
         self.loaders: weakref.WeakSet[Any] = weakref.WeakSet()
         self.peeked = 0
         self.count = 0
@@ -46,13 +46,16 @@ class Checks:
 
     def independence(
         self, model: nn.Module, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], target: Tensor | None,
-        emit: Callable[..., None], place: str,
+        emit: Callable[..., None], place: str, late: bool = False,
     ) -> None:  # fmt: skip
-        """Swaps one sample, and the later half of a sequence, and looks whose outputs change."""
+        """Swaps one sample, and the later half of a sequence, and looks whose outputs change.
+
+        Once at the start and once `late`, as branches that start at zero let nothing through at first.
+        """
         given = tensors(args) or tensors(kwargs)
-        if id(model) in self.tried or not given or given[0].ndim < 1 or len(given[0]) < 3:
+        if (id(model), late) in self.tried or not given or given[0].ndim < 1 or len(given[0]) < 3:
             return
-        self.tried.add(id(model))
+        self.tried.add((id(model), late))
         self.count += 1
         if len(given) > 6:
             return

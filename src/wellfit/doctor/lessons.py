@@ -29,6 +29,7 @@ from wellfit.doctor.samples import Samples
 from wellfit.events import Vitals
 
 CALLS = 64  # kept until a backward pass shows which of them it went through
+LATE = 24  # steps after which a model is tried once more
 ASLEEP = 8  # times that training in evaluation mode is told
 WATCHED_BYTES = 64 << 20  # an input larger than this is not held for a later look
 
@@ -225,8 +226,10 @@ class Lessons:
             tell("input", measure.inputs(call.inputs[0]), operation="model")
         if call.inputs:
             self.checks.peeking(call.inputs[0], self.target, call.root.name, self.emit)
-        if step in (0, 1, 2, 4) and self.checks.wanted and module is not None:
-            self.checks.independence(module, call.root.name, call.args, call.kwargs, self.target, self.emit, place)
+        if (step in (0, 1, 2, 4) or step >= LATE) and self.checks.wanted and module is not None:
+            self.checks.independence(
+                module, call.root.name, call.args, call.kwargs, self.target, self.emit, place, step >= LATE
+            )
 
     # ---- evaluation
 

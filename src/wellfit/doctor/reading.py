@@ -7,6 +7,7 @@ layer is known after the backward pass only, and is appended to the list then.
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import torch
 from torch import Tensor
@@ -77,10 +78,13 @@ def of_graph(graph: Graph, value: float | Tensor, place: str) -> list[Vitals]:
                  "kernel": min(float(x.weight.shape[-1]) if x.weight is not None and x.weight.ndim > 2 else 1.0 for x in (a, b)),
                  "last": float(layer is graph.layers[-1])},
                  {"after": a.name, "into": facts.into(graph, layer.node), "same_kind": str(facts.same_kind(a.op, b.op))})  # fmt: skip
+    times: Counter[str] = Counter()
     for name, op, made, followed in list(graph.activations())[:64]:
+        label = f"{op.lower()} after {name or '?'}"
+        times[label] += 1
         tell(
             "activation",
-            f"{op.lower()} after {name or '?'}",
+            f"{label} ({times[label]})" if times[label] > 1 else label,
             measure.activation(op, made) | {"followed": float(followed)},
         )
     for node in graph.nodes:

@@ -46,8 +46,10 @@ class Roots:
         if all(id(p) in self.names for p in graph.parameters):
             return
         self._roots = {key: root for key, root in self._roots.items() if root.module() is not None}
+        known: dict[int, str] = {}
         for module in self.living():
-            self.names.update({id(p): name for name, p in module.named_parameters()})
+            _name(module, known)
+        self.names.update(known)
         frame = places.outer(sys._getframe(1))
         for _ in range(FRAMES):
             if frame is None:
@@ -67,7 +69,9 @@ class Roots:
         inner = getattr(module, "_orig_mod", module)  # what torch.compile wraps
         root = Root(weakref.ref(module), type(inner).__name__, measure.switches(inner) if facts.small(inner) else [])
         root.bare = next(inner.parameters(), None) is None
-        self.names.update({id(p): name for name, p in inner.named_parameters()})
+        known = {id(p): self.names.get(id(p), "") for other in self.living() for p in other.parameters()}
+        _name(inner, known)
+        self.names.update(known)
         self.embeddings |= {id(m.weight) for m in inner.modules() if isinstance(m, nn.Embedding)}
         self.gates |= {
             id(p): GATES[type(m)] for m in inner.modules() if type(m) in GATES for p in m.parameters(recurse=False)
@@ -76,3 +80,12 @@ class Roots:
             self._roots = {key: r for key, r in self._roots.items() if r.module() is not None}
         self._roots[id(module)] = root
         return root
+
+
+def _name(module: nn.Module, known: dict[int, str]) -> None:
+    """Adds the names of a module's parameters; where another model has ones of the same names, with that of its class before them."""
+    own = {name: p for name, p in module.named_parameters() if id(p) not in known}
+    taken, prefix, count = set(known.values()), "", 1
+    while any(prefix + name in taken for name in own):
+        prefix, count = f"{type(module).__name__}{count if count > 1 else ''}.", count + 1
+    known |= {id(p): prefix + name for name, p in own.items()}

@@ -271,7 +271,7 @@ class Samples:
                 "weighted": float(self.weighted), "final": float(final), "constant": float(sum(s in (0.0, 1.0) for s in rates)),
                 "rarest_tag": float(rates.index(min(rates))),
             })  # fmt: skip
-        elif len(self.within) > 3:
+        if len(self.within) > 3:
             means = torch.tensor(self.means, dtype=torch.float64)
             within, between = sum(self.within) / len(self.within), float(means.var(unbiased=False))
             emit(None, "targets", self.function, {"within": within, "between": between, "batches": float(len(means)),

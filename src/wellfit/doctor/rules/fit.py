@@ -93,8 +93,10 @@ def underfitting(h: History) -> Iterator[Finding]:
     x = v.values
     sure = (x["score"] - x["chance"]) / max(1e-9, 1 - x["chance"])  # by what is right
     reach = min(sure, x.get("told", sure))  # and by how sure it is of it, as a loss measures
-    right = (x.get("right", -math.inf) - x["chance"]) / max(1e-9, 1 - x["chance"])
+    right = x.get("right", -math.inf)  # beyond chance, as `sure` is
     known = x["learned"] >= 0.6 * reach or right >= 0.9 * sure
+    margin = max(0.1, 4 * x["error"])  # neither what it was taught nor what it was not comes near the classical model
+    known = known and not (right < sure - margin and x.get("held_out", math.inf) < x["score"] - margin)
     if not known and reach > 0.3 and x["rows"] >= 60 and x["score"] - x["chance"] > 4 * x["error"]:
         yield find(
             "underfitting", h.step,

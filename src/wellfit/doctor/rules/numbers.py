@@ -86,8 +86,9 @@ def loss_spike(h: History) -> Iterator[Finding]:
     )  # of single samples some are always far out
     if len(points) < 40 or h.adversarial() or few:
         return
-    values = [x for _, x in points]
-    level = statistics.median(h.losses.values()[:8])  # far below it, a spike does no harm
+    floor = min(0.0, min(x for _, x in points))  # a loss of either sign is measured from its lowest
+    values = [x - floor for _, x in points]
+    level = statistics.median(h.losses.values()[:8]) - floor  # far below it, a spike does no harm
     hits = []
     last = int(population.values.get("pass_batches", 0)) if population is not None else 0
     for i in range(8, len(values) - 3):
@@ -103,9 +104,9 @@ def loss_spike(h: History) -> Iterator[Finding]:
         i, times = hits[0]
         yield find(
             "loss-spike", points[i][0],
-            f"The loss of step {points[i][0]} was {values[i]:.3g}, {times:.0f} times what four of five steps around it stay below, and came back at once"
+            f"The loss of step {points[i][0]} was {points[i][1]:.3g}, {times:.0f} times what four of five steps around it stay below, and came back at once"
             + (f"; {len(hits)} steps did that." if len(hits) > 1 else ".") + " A sample or batch is far outside the others.",
-            {"loss": values[i], "times": times, "spikes": float(len(hits)), "threshold": 6.0}, confidence=0.85,
+            {"loss": points[i][1], "times": times, "spikes": float(len(hits)), "threshold": 6.0}, confidence=0.85,
         )  # fmt: skip
 
 

@@ -140,9 +140,16 @@ def learning_rate_decayed_too_early(h: History) -> Iterator[Finding]:
     if len(rates) < 30 or h.adversarial():
         return
     peak = max(r for _, r in rates)
-    low = next((s for i, (s, _) in enumerate(rates) if all(r < 0.02 * peak for _, r in rates[i:])), None)
-    if low is None or peak <= 0 or (h.step - low) / h.step < 0.4 or low < 2:
+    if peak <= 0:
         return
+    low, share = None, 0.0
+    for share, least in ((0.02, 0.4), (0.05, 0.6)):
+        low = next((s for i, (s, _) in enumerate(rates) if all(r < share * peak for _, r in rates[i:])), None)
+        if low is not None and low >= 2 and (h.step - low) / h.step >= least:
+            break
+    else:
+        return
+    assert low is not None
     points = [(s, x) for s, x in h.losses.points() if math.isfinite(x)]
     before, after = [x for s, x in points if s <= low], [x for s, x in points if s > low]
     if len(before) < 2 or len(after) < 10:
@@ -154,9 +161,9 @@ def learning_rate_decayed_too_early(h: History) -> Iterator[Finding]:
         return  # nothing was left to learn
     yield find(
         "learning-rate-decayed-too-early", low,
-        f"From step {low} of {h.step} on the learning rate was below a fiftieth of its peak ({peak:.3g}). Until then the loss fell from {at_first:.3g} to "
+        f"From step {low} of {h.step} on the learning rate was below {share:.0%} of its peak ({peak:.3g}). Until then the loss fell from {at_first:.3g} to "
         f"{at_low:.3g}, afterwards it stood at {tail:.3g}.",
-        {"peak": peak, "steps_after": float(h.step - low), "loss_at": at_low, "loss_after": tail, "threshold": 0.02}, confidence=0.9,
+        {"peak": peak, "steps_after": float(h.step - low), "loss_at": at_low, "loss_after": tail, "threshold": share}, confidence=0.9,
     )  # fmt: skip
 
 
