@@ -152,7 +152,12 @@ class _Listening(TorchFunctionMode):
                 continue
             whole = not source.is_floating_point() and source.dtype != torch.bool
             index = source if source.numel() in sizes else constant
-            if name in ("gather", "__getitem__", "take_along_dim") and whole and index.numel() in sizes:
+            if (
+                name in ("gather", "__getitem__", "take_along_dim")
+                and whole
+                and index.numel() in sizes
+                and _by_class(name, args)
+            ):
                 _keep(self.indices, index.reshape(-1))
             elif name in ("mul", "__mul__", "__rmul__", "multiply", "where") and source.numel() in sizes:
                 self._factor(name, constant, source)
@@ -196,6 +201,13 @@ class _Listening(TorchFunctionMode):
         if id(tensor) in self.known:
             return None
         return self.origin.get(id(tensor), tensor)
+
+
+def _by_class(name: str, args: Any) -> bool:
+    """Whether an index picks along the classes: `log_p[range(n), y]`, `log_p.gather(1, y)`. Rows may be put in another order too."""
+    if name == "__getitem__":
+        return isinstance(args[1], tuple) and len(args[1]) > 1
+    return bool(args) and isinstance(args[0], Tensor) and args[0].ndim > 1
 
 
 def _keep(kept: list[Tensor], tensor: Tensor) -> None:

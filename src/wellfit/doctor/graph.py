@@ -10,6 +10,7 @@ nothing: it looks at saved tensors under `no_grad`, at no more than `NODES` oper
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,12 +153,14 @@ class Graph:
 
     def _collect(self, root: Any) -> None:
         seen, queue = {root}, [root]
+        self._uses: Counter[Any] = Counter()
         self.parent[root] = None
         for node in queue:
             if len(seen) > NODES:
                 self.truncated = True
                 break
             for below, _ in node.next_functions:
+                self._uses[below] += 1
                 if below is not None and below not in seen:
                     seen.add(below)
                     self.parent[below] = node
@@ -306,8 +309,18 @@ class Graph:
             layer.order = order
             if layer.op in LINEAR:
                 below = bent(self._data(layer.node))
-                if below in made and made[below].op in LINEAR:
+                if below in made and made[below].op in LINEAR and self._used_once(self._data(layer.node), below):
                     layer.fed_by = made[below]
+
+    def _used_once(self, node: Any, end: Any) -> bool:
+        """Whether nothing else reads what lies between two operations: no skip connection, no second head."""
+        for _ in range(16):
+            if node is None or self._uses[node] > 1:
+                return False
+            if node is end:
+                return True
+            node = self._data(node)
+        return False
 
     def _layer(self, node: Any) -> Layer | None:
         op = kind(node)
@@ -351,7 +364,7 @@ class Graph:
                 made = saved(node, "result")
                 if not isinstance(made, Tensor):
                     made = saved(node, "self")
-                if isinstance(made, Tensor) and made.is_floating_point():
+                if isinstance(made, Tensor) and made.is_floating_point() and made.ndim:
                     layer = self._layer_before(node)
                     channels = layer is not None and (layer.op.startswith("Convolution") or "BatchNorm" in layer.op)
                     made = made.transpose(1, 2) if channels and made.ndim == 3 else made

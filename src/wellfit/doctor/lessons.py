@@ -218,7 +218,7 @@ class Lessons:
                 values = {"samples": len(call.inputs[0]), "layers": len(norms), "spatial": spatial}
                 tell("batch-norm", {k: float(v) for k, v in values.items()}, kind=type(norms[0]).__name__)
         module = call.root.module()
-        for tensor in call.inputs[:3]:
+        for tensor in call.inputs[:1]:
             if tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
                 tell("tokens", facts.tokens(tensor, _padding(module)))
         floating = call.inputs and call.inputs[0].is_floating_point() and call.inputs[0].numel()

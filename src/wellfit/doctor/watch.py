@@ -190,7 +190,14 @@ class Watch:
 
     @safely
     def loading(self, loader: Any) -> None:
-        if getattr(loader.sampler, "replacement", False):
+        own = [
+            s
+            for s in (loader.sampler, loader.batch_sampler)
+            if s is not None and not type(s).__module__.startswith("torch.")
+        ]
+        if own or getattr(
+            loader.sampler, "replacement", False
+        ):  # the program's own sampler may draw a sample several times
             self.lessons.samples.replacement = True
         self.lessons.checks.loader(loader, self._emit)
 
