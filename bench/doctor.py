@@ -115,6 +115,7 @@ def main() -> int:
     missed = 0
     for door, (without, with_it) in DOORS.items():
         for kind, long in LONG.items():
+            long = long if device == "cpu" else 6000
             if chosen.only and chosen.only not in (kind, door):
                 continue
             slopes, wholes, short = [], [], long // 5

@@ -15,7 +15,10 @@ from torch import nn
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.watch import Watch
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+    pytest.mark.filterwarnings("ignore"),  # those of the compiler and of the debug mode
+]
 DRAW = torch.Generator().manual_seed(0)
 X = torch.randn(512, 1, 12, 12, generator=DRAW)
 Y = (X[:, 0, :6].mean((1, 2)) > X[:, 0, 6:].mean((1, 2))).long() + 2 * (X[:, 0, 3:9, 3:9].mean((1, 2)) > 0).long()
@@ -196,9 +199,10 @@ def test_nothing_waits_for_the_device_between_looks() -> None:
         model = network()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, foreach=True)
         for x, y in batches(600):
-            torch.cuda.set_sync_debug_mode("warn")
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
+                torch.cuda.set_sync_debug_mode("warn")
+                told.clear()
                 optimizer.zero_grad()
                 F.cross_entropy(model(x), y).backward()
                 optimizer.step()
@@ -206,4 +210,5 @@ def test_nothing_waits_for_the_device_between_looks() -> None:
             waits.append(len(told))
 
     watched(program)
+    assert len(waits) == 600
     assert sum(count > 0 for count in waits[300:]) <= 4, waits

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wellfit.doctor.graph import Graph
+from wellfit.doctor.late import Late
 from wellfit.doctor.slots import Slots
 from wellfit.events import Vitals
 
@@ -103,6 +104,7 @@ class Training:
         self.stepped_at = 0.0
         self.stepped_total = 0  # steps of all trainings at its last one
         self.quiet: list[tuple[int, float, float]] = []  # step, loss, rate of calm steps that are not told yet
+        self.late = Late()
         self.level = self.swing = 0.0  # about what the loss is, and how far from it a step's is
 
     def rate(self) -> float:

@@ -73,7 +73,8 @@ class Watch:
         self.looking = True
         self.calm = False  # nothing is read but the loss, until the next look
         self.values: list[float] = []  # losses since the last step, while calm
-        self.cpu = False
+        self.late: list[Tensor] = []  # and those on an accelerator
+        self.cpu = self.cuda = False
         self.in_step = self.gap_known = False
         self.scaler = False
         self.compiled = False
@@ -121,6 +122,7 @@ class Watch:
             for training in self.trainings:
                 if training.quiet:
                     self._wake(training)
+                self._collect(training, wait=True)
             self.lessons.fold([call for call in self.lessons.calls if not call.learned])
             if self.hand is not None and self.hand.pending:
                 self._hand_step(self.hand)
@@ -281,8 +283,8 @@ class Watch:
         value: float | Tensor = loss.detach()
         if loss.numel() != 1:
             value = loss.detach().float().mean()
-        self.cpu = loss.device.type == "cpu"  # elsewhere a loss is read only at a look, as reading waits for the device
-        if self.cpu:
+        self.cpu, self.cuda = loss.device.type == "cpu", loss.is_cuda
+        if not self.cuda or self.looking:  # elsewhere it is read when it has arrived, as reading waits for the device
             value = float(value)
         back = Backward(places.place(), value, None, inside=self.in_step)
         if self.hand is not None and self.hand.pending:
@@ -328,6 +330,11 @@ class Watch:
         """A backward pass while calm: its value is kept, and nothing else. False where it deserves more."""
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             return False
+        if loss.is_cuda:
+            self.late.append(loss.detach())
+            if self.lessons.held_out.spans:
+                self._end_spans()
+            return True
         value = _item(loss)
         if math.isfinite(value):
             self.values.append(value)
@@ -339,14 +346,19 @@ class Watch:
 
     def _calm_step(self, training: Training) -> None:
         """A step while calm. The numbers wait in a list until the next look."""
-        values, self.values = self.values, []
+        values, late, self.values, self.late = self.values, self.late, [], []
         value = sum(values) / len(values) if values else training.level
         training.step += 1
         self.steps += 1
         training.stepped_total = self.steps
-        training.backwards += len(values)
+        training.backwards += len(values) + len(late)
         training.slots.stepped()
         training.pending = []
+        if late:
+            training.late.put(training.step, late, training.rate(), math.nan, 0.0, [])
+            if self._collect(training) or training.step + 1 >= training.next_look or len(training.late) > 255:
+                self._wake(training)
+            return
         training.quiet.append((training.step, value, training.rate()))
         away = abs(value - training.level)
         odd = abs(value) > 3 * abs(training.level) + 1e-3 and away > 6 * training.swing
@@ -357,13 +369,33 @@ class Watch:
             if odd:
                 self.doctor.odd(training.name, value)
 
+    def _collect(self, training: Training, wait: bool = False) -> bool:
+        """Tells the steps whose losses have arrived from the accelerator. Returns whether one of them deserves a look."""
+        odd = False
+        for owed in training.late.arrived(wait):
+            loss = owed.value()
+            self.doctor.stepped(training.name, Stepped(owed.step, loss, math.nan, owed.rate), owed.seconds, owed.waited)
+            odd = self.doctor.odd(training.name, loss) or odd
+            broken = owed.broken_input() if not math.isfinite(loss) and not self.dead else None
+            if broken is not None:
+                self.dead = True
+                words = {
+                    "where": f"input {broken}",
+                    "why": "some of its values are NaN or infinite",
+                    "batch": f"step {owed.step}",
+                }
+                values = {"step": float(owed.step), "loss": loss}
+                self._tell(training, "not-finite", "inputs", values, words | {"place": training.last_place})
+        return odd
+
     def _wake(self, training: Training) -> None:
         self.calm = False
         for other in self.trainings:
             quiet, other.quiet = other.quiet, []
             for step, value, rate in quiet:
                 self.doctor.stepped(other.name, Stepped(step, value, math.nan, rate), math.nan, 0.0)
-            if quiet:
+            if quiet or other.late:
+                self._collect(other, wait=True)
                 self.doctor.examine(other.name)
         training.next_look = min(training.next_look, training.step + 1)
         training.stepped_at = 0.0
@@ -476,13 +508,18 @@ class Watch:
         backs = training.own(training.pending[-64:])
         last = backs[-1].place if backs else ""
         mine = [b for b in backs if b.place == last]
-        values = [float(b.value) for b in mine]
+        late = [b.value for b in mine if isinstance(b.value, Tensor)] if not self.looking else []
+        values = [float(b.value) for b in mine] if not late else []
         loss = sum(values) / len(values) if values else math.nan
         rate = training.rate()
         norm = math.nan
         if self.looking and training.grad_norms:
             norm = math.sqrt(sum(n * n for n in training.grad_norms if not math.isnan(n)))
         spent = now - training.stepped_at if training.stepped_at else math.nan
+        if late:
+            call = self.lessons.last
+            training.late.put(training.step, late, rate, spent, self.waited, call.inputs if call is not None else [])
+        odd = self._collect(training, wait=self.looking)
         if values:
             self.doctor.stepped(training.name, Stepped(training.step, loss, norm, rate), spent, self.waited)
         self.waited, self.gap_known = 0.0, False
@@ -498,7 +535,7 @@ class Watch:
             if other.slots.gained and not other.ids.isdisjoint(training.ids):
                 other.slots.gained = []  # another optimizer made use of them
         training.before, training.grad_norms, training.grads, training.last_place = [], [], {}, last
-        odd = self.doctor.odd(training.name, loss)
+        odd = odd or (not late and self.doctor.odd(training.name, loss))
         if training.step <= DENSE or odd:
             training.next_look = training.step + 1
         elif training.step >= training.next_look:
@@ -528,7 +565,12 @@ class Watch:
             and (self.lessons.held_out.seen or self.steps > ALERT)
         )
         self.calm = (
-            settled and not self.looking and not training.by_hand and not self.scaler and not self.dead and self.cpu
+            settled
+            and not self.looking
+            and not training.by_hand
+            and not self.scaler
+            and not self.dead
+            and (self.cpu or self.cuda)
         )
 
     def _lend(self, training: Training, backs: list[Backward]) -> None:
