@@ -72,7 +72,9 @@ class Checks:
         twin.eval()
         try:
             with untouched_randomness(), torch.no_grad():
-                self._mixed(_Again(twin, args, kwargs), name, given, target, emit, place)
+                if self._mixed(_Again(twin, args, kwargs), name, given, target, emit, place):
+                    self.tried.add((id(model), True))
+                    return  # and so every answer about what comes later would be of other samples
                 self._ahead(_Again(twin, args, kwargs), name, given, target, emit, place)
         except Exception:  # a model that cannot be called again like this: nothing is known then
             return
@@ -85,20 +87,20 @@ class Checks:
         target: Tensor | None,
         emit: Callable[..., None],
         place: str,
-    ) -> None:
+    ) -> bool:
         first, along = given[0], 0
         if target is not None and time_first(first, target):
             along = 1  # what follows along the first dimension is what is to be predicted: samples lie along the second
         batch = first.shape[along]
         out, again = model(along, batch), model(along, batch)
         if out is None or again is None or batch < 3:
-            return
+            return False
         if target is not None and target.ndim and len(target) != len(first) and target.numel() % batch:
-            return
+            return False
         noise, rows = float((out - again).abs().max()), first.transpose(0, along)
         other = next((i for i in range(1, batch) if not torch.equal(rows[i], rows[0])), None)
         if other is None:
-            return
+            return False
 
         def swap(t: Tensor) -> Tensor:
             if t.ndim > along and t.shape[along] == batch and t.shape[:along] == first.shape[:along]:
@@ -108,7 +110,7 @@ class Checks:
 
         changed = model(along, batch, swap)
         if changed is None:
-            return
+            return False
         scale = float(out.abs().max()) + 1e-12
         moved = float((changed[1:] - out[1:]).abs().max())
         mixing = moved > 1e-4 * scale and moved > 100 * noise
@@ -122,6 +124,7 @@ class Checks:
                 mixing = self._unordered(model, batch, out, scale)
         values = {"mixing": float(mixing), "moved": moved / scale, "samples": float(batch)}
         emit(None, "independence", name, values, {"place": place})
+        return mixing
 
     @staticmethod
     def _swap_second(like: Tensor) -> Callable[[Tensor], Tensor]:

@@ -24,7 +24,7 @@ def tokens(ids: Tensor, padding: int | None) -> dict[str, float]:
     same = ids == pad
     trailing = same.flip(1).to(torch.int8).cumprod(dim=1).sum(dim=1)
     leading = same.to(torch.int8).cumprod(dim=1).sum(dim=1)
-    run = trailing if int(trailing.sum()) >= int(leading.sum()) else leading
+    run = (trailing + leading).clamp(max=ids.shape[1])  # a window of a padded stream may begin with it and end with it
     padded = int(run.sum())
     alone = (
         int(same.sum()) <= 1.02 * padded

@@ -9,6 +9,7 @@ What `Vitals.about` can be, and which values belong to it, is said where each is
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -136,6 +137,13 @@ class History:
         window = max(1, min(16, len(values) // 8))
         first, last = sum(values[:window]) / window, sum(values[-window:]) / window
         return (first - last) / max(abs(first), 1e-12)
+
+    def shrunk(self) -> float:
+        """The share of their length that weight decay has left to most weight matrices; 1 where there is little decay."""
+        decay = max((v.values.get("weight_decay", 0.0) for v in self.all("optimizer")), default=0.0)
+        norms = [[v.values["weight_norm"] for v in self.all("layer", name)] for name in self.names("layer")]
+        shares = [found[-1] / found[0] for found in norms if found[0] > 0]
+        return statistics.median(shares) if decay >= 0.05 and len(shares) >= 2 else 1.0
 
     def rewarded(self) -> bool:
         """Whether the program learns a policy from rewards, so that losses chase moving targets and need not fall."""

@@ -220,7 +220,7 @@ class Lessons:
         module = call.root.module()
         for tensor in call.inputs[:1]:
             if tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
-                tell("tokens", facts.tokens(tensor, _padding(module)))
+                tell("tokens", facts.tokens(tensor.t() if self.time_first else tensor, _padding(module)))
         floating = call.inputs and call.inputs[0].is_floating_point() and call.inputs[0].numel()
         if floating and graph is not None and not graph.reads_numbers():
             tell("input", measure.inputs(call.inputs[0]), operation="model")

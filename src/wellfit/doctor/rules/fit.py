@@ -109,12 +109,31 @@ def underfitting(h: History) -> Iterator[Finding]:
 
 def _shrunk(h: History) -> str:
     """What weight decay has to do with it, where most weights are nearly gone."""
+    left = h.shrunk()
     decay = max((v.values.get("weight_decay", 0.0) for v in h.all("optimizer")), default=0.0)
-    norms = {name: [v.values["weight_norm"] for v in h.all("layer", name)] for name in h.names("layer")}
-    shares = [found[-1] / found[0] for found in norms.values() if found[0] > 0]
-    if decay < 0.05 or len(shares) < 2 or statistics.median(shares) > 0.5:
-        return ""
-    return f" A weight decay of {decay:g} has left {statistics.median(shares):.0%} of the length of its weights."
+    return f" A weight decay of {decay:g} has left {left:.0%} of the length of its weights." if left < 0.5 else ""
+
+
+def weights_wither(h: History) -> Iterator[Finding]:
+    left = h.shrunk()
+    if left < 0.25 and h.step >= 60 and h.fell() < 0.15 and not h.adversarial() and not h.rewarded():
+        yield find(
+            "underfitting", h.step, f"The loss has hardly fallen.{_shrunk(h)}", {"left": left, "threshold": 0.25}, confidence=0.8
+        )  # fmt: skip
+
+
+def worse_than_counting(h: History) -> Iterator[Finding]:
+    v = h.latest("bigrams")
+    if v is None or _still_falling(h):
+        return
+    alone, known, learned = v.values["alone"], v.values["known"], v.values["learned"]
+    if known < 0.9 * alone and (alone - learned) < 0.6 * (alone - known):
+        yield find(
+            "underfitting", h.step,
+            f"The loss ends at {learned:.3g}. Counting which target belongs to which token gives {known:.3g} on tokens that were not counted, and the "
+            f"frequencies of the targets alone {alone:.3g}: the data can be learned, and this model does not.",
+            {"loss": learned, "of_tokens": known, "of_frequencies": alone}, confidence=0.8,
+        )  # fmt: skip
 
 
 def beaten_by_baseline(h: History) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from wellfit.doctor.history import History
 
 
 def dead_units(h: History) -> Iterator[Finding]:
-    if _starved(h):
+    if h.shrunk() < 0.25:
         return  # the units are not dead by themselves: `underfitting` tells why
     for name in h.names("activation"):
         looks = [
@@ -35,16 +35,6 @@ def dead_units(h: History) -> Iterator[Finding]:
                 {"share": share, "units": units, "threshold": 0.5, "layer": name}, confidence=0.9, severity="advice" if spare else "",
             )  # fmt: skip
             return
-
-
-def _starved(h: History) -> bool:
-    """Whether weight decay has shrunk most weight matrices to less than a quarter of what they were."""
-    decays = any(v.values.get("weight_decay", 0) >= 0.05 for v in h.all("optimizer"))
-    shares = []
-    for name in h.names("layer"):
-        norms = [v.values["weight_norm"] for v in h.all("layer", name)]
-        shares.append(norms[-1] / norms[0] if norms[0] > 0 else 1.0)
-    return decays and len(shares) >= 2 and statistics.median(shares) < 0.25
 
 
 def saturated_units(h: History) -> Iterator[Finding]:
