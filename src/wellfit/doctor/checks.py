@@ -203,42 +203,10 @@ class Checks:
                 emit(None, "peek", name, {"column": float(equal.nonzero()[0]), "samples": float(count)})
                 return
 
-    # ---- what a loader reads from
-
-    def _stored(self, loader: Any, emit: Callable[..., None]) -> None:
-        """How many of a dataset's stored samples are different, where it keeps them as one array. None of its code is run."""
-        dataset = loader.dataset
-        if id(dataset) in self.tried or getattr(loader.sampler, "replacement", False):
-            return
-        self.tried.add(id(dataset))
-        try:
-            count = len(dataset)
-        except TypeError:
-            return
-        kept = [*getattr(dataset, "tensors", ())[:1], *vars(dataset).values()] if hasattr(dataset, "__dict__") else []
-        for values in kept:
-            values = (
-                torch.from_numpy(values) if isinstance(values, np.ndarray) and values.dtype.kind in "fiub" else values
-            )
-            if (
-                isinstance(values, Tensor)
-                and values.ndim > 1
-                and len(values) == count
-                and 32 <= count <= 50_000
-                and values[0].numel() >= 8
-            ):
-                marks = Fingerprints().of(values)
-                emit(None, "stored", type(dataset).__name__, {
-                    "samples": float(count), "distinct": float(len(set(marks))), "whole": float(not values.is_floating_point()),
-                    "width": float(values[0].numel()),
-                })  # fmt: skip
-                return
-
     # ---- in a forked child
 
     def loader(self, loader: Any, emit: Callable[..., None]) -> None:
-        """Are the stored samples different ones? And two children start as the loader's workers would; are they alike?"""
-        self._stored(loader, emit)
+        """Two children start as the loader's workers would; are they alike?"""
         if loader.num_workers < 2 or loader in self.loaders or len(self.loaders) > 4 or not hasattr(os, "fork"):
             return
         self.loaders.add(loader)

@@ -29,6 +29,7 @@ from wellfit.doctor.graph import Graph
 from wellfit.doctor.lessons import Lessons
 from wellfit.doctor.patches import Calls, installed
 from wellfit.doctor.samples import Samples
+from wellfit.doctor.stores import Stores
 from wellfit.environment import resident_bytes, utilization
 from wellfit.events import Stepped, Vitals
 
@@ -70,6 +71,7 @@ class Watch:
         self.trainings: list[Training] = []
         self.since: list[Backward] = []
         self.lessons = Lessons(self._emit)
+        self.stores = Stores()
         self.looking = True
         self.calm = False  # nothing is read but the loss, until the next look
         self.values: list[float] = []  # losses since the last step, while calm
@@ -170,7 +172,7 @@ class Watch:
             for training in self.trainings:
                 self._tell_yardstick(training)
             self._tell_samples(final=True)
-            self.lessons.samples = Samples()
+            self.lessons.samples, self.stores = Samples(), Stores()
         self.calm = False
         training = Training(f"optimizer {len(self.trainings) + 1}", parameters, optimizer, places.place())
         self.trainings.append(training)
@@ -201,16 +203,19 @@ class Watch:
             loader.sampler, "replacement", False
         ):  # the program's own sampler may draw a sample several times
             self.lessons.samples.replacement = True
+        self.stores.opened(loader, self._emit)
         self.lessons.checks.loader(loader, self._emit)
 
     @safely
     def fetched(self, iterator: Any, seconds: float, ended: bool) -> None:
         self.waited += seconds
-        if not self.lessons.samples.passed:
-            if not ended:
-                self.passes.setdefault(iterator, self.steps)
-            elif self.steps - self.passes.get(iterator, self.steps) >= 2:
-                self.lessons.samples.end_pass()  # of the loader that is trained on
+        if not ended:
+            self.passes.setdefault(iterator, self.steps)
+            return
+        steps = self.steps - self.passes.get(iterator, self.steps)
+        self.stores.passed(getattr(iterator, "_dataset", None), steps)
+        if steps >= 2:
+            self.lessons.samples.end_pass()  # of the loader that is trained on
 
     @safely
     def permuted(self, count: int) -> None:
@@ -754,6 +759,8 @@ class Watch:
 
     def _tell_samples(self, final: bool = False) -> None:
         self.lessons.samples.tell(self._emit, final)
+        if final:
+            self.stores.tell(self._emit)
         self.doctor.examine(self._current_name())
 
     def _emit(
