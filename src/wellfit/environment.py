@@ -98,6 +98,15 @@ def resident_bytes() -> int:
         return 0
 
 
+def queued_seconds() -> float:
+    """How long this thread was ready to run and had to wait for a processor, since it began; 0 where Linux does not tell."""
+    try:
+        with open("/proc/thread-self/schedstat", encoding="ascii") as told:
+            return int(told.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def utilization(device: str) -> float | None:
     """How busy the accelerator is, 0 to 1; None where it cannot be read."""
     if not device.startswith("cuda"):

@@ -30,7 +30,7 @@ from wellfit.doctor.lessons import Lessons
 from wellfit.doctor.patches import Calls, installed
 from wellfit.doctor.samples import Samples
 from wellfit.doctor.stores import Stores
-from wellfit.environment import resident_bytes, utilization
+from wellfit.environment import queued_seconds, resident_bytes, utilization
 from wellfit.events import Stepped, Vitals
 
 DENSE = 6  # steps that are all looked at, for each optimizer
@@ -88,7 +88,7 @@ class Watch:
         self.hand: Training | None = None
         self.outer = Calls(self)
         self._patches: Any = None
-        self.seconds = 0.0
+        self.began, self.queued = time.perf_counter(), queued_seconds()
 
     @property
     def span(self) -> Any:
@@ -598,7 +598,9 @@ class Watch:
         ]
         for one in told:
             self._tell(training, *one)
-        self._tell(training, "memory", "process", {"resident": float(resident_bytes()), "steps": float(training.step)})
+        crowded = (queued_seconds() - self.queued) / max(1e-9, time.perf_counter() - self.began)
+        process = {"resident": float(resident_bytes()), "steps": float(training.step), "crowded": crowded}
+        self._tell(training, "memory", "process", process)
         device = training.parameters[0].device if training.parameters else torch.device("cpu")
         busy = utilization(str(device)) if training.step > DENSE else None
         if busy is not None:

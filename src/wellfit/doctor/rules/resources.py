@@ -44,6 +44,9 @@ def input_pipeline_slow(h: History) -> Iterator[Finding]:
         return
     spent, waited = h.spent / h.waited_steps, h.waited / h.waited_steps
     share = waited / spent if spent else 0.0
+    process = h.latest("memory", "process")
+    if process is not None:  # what other programs took of the processor is not the pipeline's
+        waited *= max(0.0, 1 - process.values.get("crowded", 0.0))
     if share > 0.5 and waited > 0.003:
         yield find(
             "input-pipeline-slow", 1,
