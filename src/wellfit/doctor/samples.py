@@ -249,6 +249,7 @@ class Samples:
                 "before_repeat": float(self.before_repeat if self.before_repeat is not None else len(self.counts)),
                 "most": float(times.max()), "dispersion": float(times.var(unbiased=False) / times.mean()),
                 "inner_repeats": float(self.inner_repeats), "batches": float(self.batches), "whole": float(self.whole),
+                "levels": float(max(map(len, self.values), default=0)),
                 "final": float(final), "after": float(self.after), "new_after": self.new_after / max(1, self.after),
                 "replacement": float(self.replacement), "possible": float(min(10**12, math.prod(len(v) for v in self.values))),
                 "pass_batches": float(self.pass_batches),

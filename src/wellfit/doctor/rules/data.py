@@ -226,6 +226,8 @@ def duplicate_samples(h: History) -> Iterator[Finding]:
     v = latest
     if v.values.get("possible", 1e12) < 4 * v.values["distinct"]:
         return  # inputs of few possible values repeat by nature
+    if v.values.get("levels", 9) <= 2 and v.values["distinct"] <= 2 * v.values["width"]:
+        return  # one-hot states, of which there are as many as places
     if v.values["replacement"] or v.values["width"] < (8 if v.values["whole"] else 6):
         return
     x = v.values
