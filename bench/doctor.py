@@ -1,6 +1,7 @@
 """What the doctor costs: the time of a step with it, as a multiple of the same step without.
 
     python bench/doctor.py
+    python bench/doctor.py --device cuda      # on an accelerator
 
 Two doors: a hand-written loop under `wellfit.watch` (as under `wellfit doctor SCRIPT`), and wellfit's own loop. Three models:
 the MLP of `bench/loop.py`, a ConvNet and a small Transformer, one thread. Each is timed in turns, with and without, as the

@@ -116,16 +116,16 @@ class HeldOut:
             whole = taught.ndim > 0 and len(taught) == span.last[1][0] and not bool((taught < 0).any())
             span.within += int(whole and target.ndim > 0 and len(target) < len(taught))
         count = max(1, len(target)) if target.ndim else 1
-        span.losses = span.losses + loss.detach().float().mean() * count
+        span.losses = span.losses + _total(loss) * (count / max(1, loss.numel()))
         span.scored += count
         if function == "cross_entropy" and given.ndim == 2 and target.ndim == 1:
             span.right = span.right + (given.detach().argmax(dim=1) == target).sum()
             span.judged += count
         elif function == "mse_loss" and given.shape == target.shape:
-            span.errors = span.errors + (given.detach() - target).square().sum()
+            span.errors = span.errors + _total((given.detach() - target.detach()).square())
             span.judged += target.numel()
-            span.total = span.total + target.sum()
-            span.squares = span.squares + target.square().sum()
+            span.total = span.total + _total(target)
+            span.squares = span.squares + _total(target.detach().square())
 
     def heard(self, line: str, value: float) -> None:
         """A number with a loss-like name that the program read while evaluating."""
@@ -143,3 +143,8 @@ class HeldOut:
         spans, self.spans, self.span = list(self.spans.values()), {}, None
         self.seen = self.seen or bool(spans)
         return spans
+
+
+def _total(values: Tensor) -> Tensor:
+    """The sum, on its device, in double precision where there is one."""
+    return values.detach().sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)

@@ -166,6 +166,13 @@ def some_of(values: Tensor) -> Tensor:
     return values.reshape(-1)[:4096]
 
 
+def out_of_range(function: str, given: Tensor, target: Tensor) -> str:
+    """Why symbols have no unit in the head, where torch itself does not refuse them."""
+    if function == "ctc_loss" and target.numel() and int(target.max()) >= given.shape[-1]:
+        return f"`ctc_loss` is given symbols up to {int(target.max())}, and the head has {given.shape[-1]} units, one of them for the blank."
+    return ""
+
+
 def unfit(function: str, given: Tensor, target: Tensor) -> str:
     """Why targets or inputs are not what a loss is made for, where the graph does not show it."""
     if function == "cross_entropy" and target.is_floating_point() and target.shape == given.shape and target.ndim > 1:
@@ -179,8 +186,6 @@ def unfit(function: str, given: Tensor, target: Tensor) -> str:
         most = float((given.detach().double().exp().sum(dim=-1) - 1).abs().max())
         if most > 0.05:
             return "`ctc_loss` expects log-probabilities over the symbols, and these do not sum to 1; use `log_softmax` over the last dimension."
-        if target.numel() and int(target.max()) >= given.shape[-1]:
-            return f"`ctc_loss` is given symbols up to {int(target.max())}, and the head has {given.shape[-1]} units, one of them for the blank."
     if function == "kl_div" and float(given.detach().max()) > 1e-3:
         return "`kl_div` takes log-probabilities first, and is given numbers above 0; use `log_softmax`."
     if function in ("hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss", "cosine_embedding_loss"):

@@ -114,10 +114,10 @@ class Lessons:
             self.emit(None, "broadcast", function, {"given": float(given.numel()), "target": float(target.numel())},
                       {"shapes": f"{list(given.shape)} and {list(target.shape)}", "place": places.place()})  # fmt: skip
         if looking:
-            says = facts.unfit(function, given, target)
-            if says:
-                values = {"target_min": float(target.min()), "target_max": float(target.max())}
-                self.emit(None, "given", function, values, {"says": says, "place": places.place()})
+            for about, told in (("given", facts.unfit), ("beyond", facts.out_of_range)):
+                if says := told(function, given, target):
+                    values = {"target_min": float(target.min()), "target_max": float(target.max())}
+                    self.emit(None, about, function, values, {"says": says, "place": places.place()})
         if self.samples.open and not alone:
             inputs = self.calls[-1].inputs if self.calls else []
             self.samples.labels(function, given, target, weighted, len(inputs[0]) if inputs and inputs[0].ndim else 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 
 from torch import Tensor, nn
@@ -28,6 +29,9 @@ class Roots:
         self.embeddings: set[int] = set()  # ids of the parameters of embeddings
         self.gates: dict[int, int] = {}  # id(parameter) -> blocks of a recurrent layer's weight
         self._roots: dict[int, Root] = {}
+        self._living: dict[int, weakref.ref[Tensor]] = {}  # of the parameters of modules
+        self._used: dict[str, int] = {}  # name -> id(parameter)
+        self._namesakes: Counter[str] = Counter()  # models of a class whose names were taken
 
     def of(self, module: nn.Module) -> Root:
         """The root of a module, taken up if it is new."""
@@ -46,10 +50,8 @@ class Roots:
         if all(id(p) in self.names for p in graph.parameters):
             return
         self._roots = {key: root for key, root in self._roots.items() if root.module() is not None}
-        known: dict[int, str] = {}
         for module in self.living():
-            _name(module, known)
-        self.names.update(known)
+            self._name(module)
         frame = places.outer(sys._getframe(1))
         for _ in range(FRAMES):
             if frame is None:
@@ -69,9 +71,7 @@ class Roots:
         inner = getattr(module, "_orig_mod", module)  # what torch.compile wraps
         root = Root(weakref.ref(module), type(inner).__name__, measure.switches(inner) if facts.small(inner) else [])
         root.bare = next(inner.parameters(), None) is None
-        known = {id(p): self.names.get(id(p), "") for other in self.living() for p in other.parameters()}
-        _name(inner, known)
-        self.names.update(known)
+        self._name(inner)
         self.embeddings |= {id(m.weight) for m in inner.modules() if isinstance(m, nn.Embedding)}
         self.gates |= {
             id(p): GATES[type(m)] for m in inner.modules() if type(m) in GATES for p in m.parameters(recurse=False)
@@ -81,11 +81,19 @@ class Roots:
         self._roots[id(module)] = root
         return root
 
+    def _name(self, module: nn.Module) -> None:
+        """Names a module's new parameters; where another model has ones of these names, with that of its class before them."""
+        own = {name: p for name, p in module.named_parameters() if not self._lives(id(p), p)}
+        prefix, kind = "", type(module).__name__
+        while any(self._lives(self._used.get(prefix + name, 0)) for name in own):
+            self._namesakes[kind] += 1
+            prefix = f"{kind}{self._namesakes[kind] if self._namesakes[kind] > 1 else ''}."
+        for name, p in own.items():
+            self.names[id(p)] = prefix + name
+            self._used[prefix + name], self._living[id(p)] = id(p), weakref.ref(p)
 
-def _name(module: nn.Module, known: dict[int, str]) -> None:
-    """Adds the names of a module's parameters; where another model has ones of the same names, with that of its class before them."""
-    own = {name: p for name, p in module.named_parameters() if id(p) not in known}
-    taken, prefix, count = set(known.values()), "", 1
-    while any(prefix + name in taken for name in own):
-        prefix, count = f"{type(module).__name__}{count if count > 1 else ''}.", count + 1
-    known |= {id(p): prefix + name for name, p in own.items()}
+    def _lives(self, key: int, p: Tensor | None = None) -> bool:
+        """Whether the parameter that was named under this id is still there, and is `p`."""
+        reference = self._living.get(key)
+        own = reference() if reference is not None else None
+        return own is not None and (p is None or own is p)

@@ -1,7 +1,7 @@
 """What the datasets of a program's loaders keep: how many of their samples are different, and whether two sets share some.
 
 Random augmentation hides from batches that two images are one. The stored samples tell, where a dataset keeps them as an
-array, a tensor or a list of files; a `Subset` also by its indices. None of a dataset's own code is run.
+array, a tensor or a list of files; a `Subset` also by its indices. Of a dataset's own code only `__len__` is run.
 
     >>> stores.opened(loader, emit); stores.passed(dataset, steps); stores.tell(emit)
 """
@@ -20,6 +20,7 @@ from torch import Tensor
 from wellfit.doctor.measure import Fingerprints
 
 MOST, LEAST, COLUMNS, ROWS = 50_000, 32, 512, 2048
+LABELS = 64  # columns of zeros and ones up to which an array may be labels
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Stores:
         if not trained:
             return
         for store in self.known.values():
-            if store.steps or not store.passes:
+            if store.steps or not store.passes or store.width < 8:
                 continue
             own = set(store.marks)
             share = len(own & trained) / len(own)
@@ -94,7 +95,8 @@ def _marks(dataset: Any, depth: int = 0) -> tuple[list[int], int, bool, bool] | 
         return None
     if depth > 4 or not 0 < count <= MOST:
         return None
-    inner, indices, parts = getattr(dataset, "dataset", None), getattr(dataset, "indices", None), getattr(dataset, "datasets", None)  # fmt: skip
+    kept = vars(dataset) if hasattr(dataset, "__dict__") else {}
+    inner, indices, parts = kept.get("dataset"), kept.get("indices"), kept.get("datasets")
     if inner is not None and indices is not None and len(indices) == count:
         found = _marks(inner, depth + 1)
         places = [int(i) for i in indices]
@@ -107,8 +109,8 @@ def _marks(dataset: Any, depth: int = 0) -> tuple[list[int], int, bool, bool] | 
         if len(known) < len(each):
             return None
         return [mark for one in known for mark in one[0]], min(one[1] for one in known), known[0][2], all(one[3] for one in known)  # fmt: skip
-    kept = [*getattr(dataset, "tensors", ())[:1], *vars(dataset).values()] if hasattr(dataset, "__dict__") else []
-    for values in kept:
+    tensors = kept.get("tensors")
+    for values in [*(tensors[:1] if isinstance(tensors, tuple) else ()), *kept.values()]:
         found = _of_values(values, count)
         if found is not None:
             return found
@@ -116,15 +118,19 @@ def _marks(dataset: Any, depth: int = 0) -> tuple[list[int], int, bool, bool] | 
 
 
 def _of_values(values: Any, count: int) -> tuple[list[int], int, bool, bool] | None:
+    """As `_marks`, where these are the inputs of so many samples: no labels, one-hot or by name."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
         values = torch.from_numpy(values)
-    if isinstance(values, Tensor) and values.ndim > 1 and len(values) == count and values[0].numel() >= 4:
+    strided = isinstance(values, Tensor) and values.layout == torch.strided and values.device.type != "meta"
+    if strided and values.ndim > 1 and len(values) == count and values[0].numel() >= 4:
         rows, fingerprints = values.detach().reshape(count, -1), Fingerprints()
+        if rows.shape[1] <= LABELS and bool(((rows == 0) | (rows == 1)).all()):
+            return None
         rows = rows[:, :: rows.shape[1] // COLUMNS + 1]
         marks = [mark for start in range(0, count, ROWS) for mark in fingerprints.of(rows[start : start + ROWS])]
         return marks, values[0].numel(), not values.is_floating_point(), True
     if isinstance(values, list) and len(values) == count and values:
         names = [v[0] if isinstance(v, tuple) and v else v for v in values]
-        if all(isinstance(name, str) for name in names) and max(map(len, names)) > 8:
+        if all(isinstance(name, str) for name in names) and 2 * len(set(names)) > count:
             return [hash(name) for name in names], COLUMNS, False, True
     return None

@@ -194,14 +194,9 @@ class Watch:
 
     @safely
     def loading(self, loader: Any) -> None:
-        own = [
-            s
-            for s in (loader.sampler, loader.batch_sampler)
-            if s is not None and not type(s).__module__.startswith("torch.")
-        ]
-        if own or getattr(
-            loader.sampler, "replacement", False
-        ):  # the program's own sampler may draw a sample several times
+        samplers = [s for s in (loader.sampler, loader.batch_sampler) if s is not None]
+        own = any(not type(s).__module__.startswith("torch.") for s in samplers)  # it may draw a sample several times
+        if own or getattr(loader.sampler, "replacement", False):
             self.lessons.samples.replacement = True
         self.stores.opened(loader, self._emit)
         self.lessons.checks.loader(loader, self._emit)
@@ -212,7 +207,7 @@ class Watch:
         if not ended:
             self.passes.setdefault(iterator, self.steps)
             return
-        steps = self.steps - self.passes.get(iterator, self.steps)
+        steps = self.steps - self.passes.pop(iterator, self.steps)  # workers that persist use it again
         self.stores.passed(getattr(iterator, "_dataset", None), steps)
         if steps >= 2:
             self.lessons.samples.end_pass()  # of the loader that is trained on

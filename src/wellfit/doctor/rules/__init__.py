@@ -28,6 +28,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "masked": (data.loss_masked_away,),
     "game": (head.players_agree, head.samples_out_of_reach, structure.dropout_on_samples),
     "given": (head.wrong_targets,),
+    "beyond": (head.symbols_beyond_head,),
     "root": (head.loss_negated,),
     "input": (data.inputs_not_finite, data.inputs_not_normalized, data.inputs_degenerate),
     "tokens": (data.empty_sequences, data.padding_dominates, data.tokens_degenerate),

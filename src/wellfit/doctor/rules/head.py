@@ -103,13 +103,21 @@ def _mismatch(v: Vitals) -> str:
 
 def wrong_targets(h: History) -> Iterator[Finding]:
     for v in h.all("given"):
-        if v.words["says"].startswith("`ctc_loss` is given symbols"):
-            yield find(
-                "labels-out-of-range", max(1, v.step), v.words["says"], dict(v.values), place=v.words["place"], confidence=0.95
-            )  # fmt: skip
-            return
         yield find(
             "head-loss-mismatch",
+            max(1, v.step),
+            v.words["says"],
+            dict(v.values),
+            place=v.words["place"],
+            confidence=0.95,
+        )
+        return
+
+
+def symbols_beyond_head(h: History) -> Iterator[Finding]:
+    for v in h.all("beyond"):
+        yield find(
+            "labels-out-of-range",
             max(1, v.step),
             v.words["says"],
             dict(v.values),
