@@ -103,7 +103,6 @@ class Training:
         self.clipped: deque[float] = deque(maxlen=256)
         self.stepped_at = 0.0
         self.stepped_total = 0  # steps of all trainings at its last one
-        self.quiet: list[tuple[int, float, float]] = []  # step, loss, rate of calm steps that are not told yet
         self.late = Late()
         self.level = self.swing = 0.0  # about what the loss is, and how far from it a step's is
 
@@ -113,8 +112,10 @@ class Training:
         if optimizer is None:
             keras = self.keras() if self.keras is not None else None
             return float(keras.learning_rate) if keras is not None else math.nan
-        rates = [float(group.get("lr", math.nan)) for group in optimizer.param_groups]
-        return max(rates) if rates else math.nan
+        groups = optimizer.param_groups
+        if len(groups) == 1:
+            return float(groups[0].get("lr", math.nan))
+        return max((float(group.get("lr", math.nan)) for group in groups), default=math.nan)
 
     def own(self, backs: list[Backward]) -> list[Backward]:
         """Those of the backward passes that reach its parameters, as far as was ever looked at."""

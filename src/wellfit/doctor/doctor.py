@@ -66,6 +66,10 @@ class Doctor:
             )
         history.gap = 0.0
 
+    def passed(self, of: str, steps: list[tuple[int, float, float]]) -> None:
+        """Steps of a watched program in which nothing but step, loss and learning rate were read."""
+        self.history(of).passed(steps)
+
     def waited(self, of: str, seconds: float) -> None:
         """Time between the end of a step and the first forward pass of the next."""
         self.history(of).gap = seconds

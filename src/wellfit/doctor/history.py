@@ -103,6 +103,14 @@ class History:
         else:
             self.started = event
 
+    def passed(self, steps: list[tuple[int, float, float]]) -> None:
+        """Remembers step, loss and learning rate of many steps."""
+        for step, loss, rate in steps:
+            self.losses.add(step, loss)
+            self.rates.add(step, rate)
+        if steps:
+            self.step = steps[-1][0]
+
     def evaluated(self, stream: str, step: int, loss: float) -> None:
         """Remembers a loss on held-out data."""
         if stream in self.evaluations or len(self.evaluations) < 16:

@@ -41,6 +41,7 @@ class Listener(Protocol):
     @property
     def span(self) -> Any: ...
     def passed_by(self, loss: Any) -> bool: ...
+    def stepped_calmly(self, optimizer: Optimizer) -> bool: ...
     def summed_up(self, loss: Any) -> None: ...
     def before_backward(self, loss: Any) -> None: ...
     def after_backward(self) -> None: ...
@@ -62,11 +63,16 @@ class Listener(Protocol):
 @contextmanager
 def installed(listener: Listener) -> Iterator[None]:
     """Listens until the block ends; then torch is as it was."""
-    home, ident, state = threading.get_ident(), threading.get_ident, {"forked": False}
-    os.register_at_fork(after_in_child=lambda: state.update(forked=True)) if hasattr(os, "register_at_fork") else None
+    home, ident = threading.get_ident(), threading.get_ident
+
+    def forked() -> None:
+        nonlocal home
+        home = -1  # a child is not observed
+
+    os.register_at_fork(after_in_child=forked) if hasattr(os, "register_at_fork") else None
 
     def here() -> bool:
-        return ident() == home and not state["forked"]
+        return ident() == home
 
     undo: list[Callable[[], None]] = []
 
@@ -78,9 +84,7 @@ def installed(listener: Listener) -> Iterator[None]:
 
     def backward(original: Any) -> Any:
         def call(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if not here():
-                return original(tensors, *args, **kwargs)
-            if listener.calm and listener.passed_by(tensors):
+            if not here() or (listener.calm and listener.passed_by(tensors)):
                 return original(tensors, *args, **kwargs)
             listener.before_backward(tensors)
             result = original(tensors, *args, **kwargs)
@@ -194,7 +198,23 @@ def installed(listener: Listener) -> Iterator[None]:
 
         return call
 
-    replace(Tensor, "backward", before(listener.summed_up))
+    def stepping(optimizer: Optimizer, *_: Any) -> None:
+        if not listener.calm and here():
+            listener.stepping(optimizer)
+
+    def stepped(optimizer: Optimizer, *_: Any) -> None:
+        if here() and not (listener.calm and listener.stepped_calmly(optimizer)):
+            listener.stepped(optimizer)
+
+    def summing(original: Any) -> Any:
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if not listener.calm and here():
+                listener.summed_up(self)
+            return original(self, *args, **kwargs)
+
+        return call
+
+    replace(Tensor, "backward", summing)
     replace(torch.autograd, "backward", backward)
     replace(Optimizer, "__init__", after(listener.created))
     replace(LRScheduler, "__init__", after(listener.scheduled))
@@ -210,8 +230,8 @@ def installed(listener: Listener) -> Iterator[None]:
     replace(torch, "compile", compiling)
     replace(torch, "randperm", permuting)
     handles = [
-        register_optimizer_step_pre_hook(lambda optimizer, *_: listener.stepping(optimizer) if here() else None),
-        register_optimizer_step_post_hook(lambda optimizer, *_: listener.stepped(optimizer) if here() else None),
+        register_optimizer_step_pre_hook(stepping),
+        register_optimizer_step_post_hook(stepped),
     ]
     try:
         yield

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from wellfit.doctor import autopsy, facts, looks, measure, places, yardstick
 from wellfit.doctor.account import Backward, Training
+from wellfit.doctor.calm import Calm
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.graph import Graph
 from wellfit.doctor.lessons import Lessons
@@ -39,9 +40,6 @@ ALERT = 256  # steps before which nothing passes by unread, unless an evaluation
 HELD = 20_000_000  # elements of weights that are copied around an update that is looked at
 MEASURED = 3  # trainings of one program whose samples a classical model is tried on
 LISTENED = 96  # steps in which the targets of a hand-written loss are listened for
-
-
-_item = torch._C.TensorBase.item  # torch's own, past our replacement
 
 
 def safely(method: Callable[..., None]) -> Callable[..., None]:
@@ -74,8 +72,7 @@ class Watch:
         self.stores = Stores()
         self.looking = True
         self.calm = False  # nothing is read but the loss, until the next look
-        self.values: list[float] = []  # losses since the last step, while calm
-        self.late: list[Tensor] = []  # and those on an accelerator
+        self.resting: Calm | None = None  # what waits meanwhile
         self.cpu = self.cuda = False
         self.in_step = self.gap_known = False
         self.scaler = False
@@ -121,9 +118,8 @@ class Watch:
             return
         self.busy = True
         try:
+            self._rouse()
             for training in self.trainings:
-                if training.quiet:
-                    self._wake(training)
                 self._collect(training, wait=True)
             self.lessons.fold([call for call in self.lessons.calls if not call.learned])
             if self.hand is not None and self.hand.pending:
@@ -139,7 +135,7 @@ class Watch:
 
     def give_up(self, error: BaseException) -> None:
         """An error of the doctor's own: it leaves, and the program goes on."""
-        self.off, self.calm, self.values = True, False, []
+        self.off, self.calm, self.resting = True, False, None
         self.lessons.criterion.close()
         self.outer.look(False)
         frame = error.__traceback__
@@ -173,7 +169,7 @@ class Watch:
                 self._tell_yardstick(training)
             self._tell_samples(final=True)
             self.lessons.samples, self.stores = Samples(), Stores()
-        self.calm = False
+        self._rouse()
         training = Training(f"optimizer {len(self.trainings) + 1}", parameters, optimizer, places.place())
         self.trainings.append(training)
         self._tell(
@@ -328,46 +324,22 @@ class Watch:
 
     def passed_by(self, loss: Any) -> bool:
         """A backward pass while calm: its value is kept, and nothing else. False where it deserves more."""
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            return False
-        if loss.is_cuda:
-            self.late.append(loss.detach())
-            if self.lessons.held_out.spans:
-                self._end_spans()
-            return True
-        value = _item(loss)
-        if math.isfinite(value):
-            self.values.append(value)
-            if self.lessons.held_out.spans:
-                self._end_spans()
-            return True
-        self.calm = False
-        return False
+        if self.lessons.held_out.spans:
+            self._evaluated()
+        if self.resting is None or not self.resting.takes(loss):
+            self._wake()
+        return self.calm
 
-    def _calm_step(self, training: Training) -> None:
-        """A step while calm. The numbers wait in a list until the next look."""
-        values, late, self.values, self.late = self.values, self.late, [], []
-        value = sum(values) / len(values) if values else training.level
-        training.step += 1
+    def stepped_calmly(self, optimizer: Optimizer) -> bool:
+        """A step while calm. False where it is another optimizer's."""
+        rest = self.resting
+        if rest is None or rest.training.optimizer is None or rest.training.optimizer() is not optimizer:
+            self._wake()
+            return False
         self.steps += 1
-        training.stepped_total = self.steps
-        training.backwards += len(values) + len(late)
-        training.slots.stepped()
-        training.pending = []
-        if late:
-            training.late.put(training.step, late, training.rate(), math.nan, 0.0, [])
-            if self._collect(training) or training.step + 1 >= training.next_look or len(training.late) > 255:
-                self._wake(training)
-            return
-        training.quiet.append((training.step, value, training.rate()))
-        away = abs(value - training.level)
-        odd = abs(value) > 3 * abs(training.level) + 1e-3 and away > 6 * training.swing
-        training.level += 0.1 * (value - training.level)
-        training.swing += 0.1 * (away - training.swing)
-        if odd or training.step + 1 >= training.next_look or len(training.quiet) > 255:
-            self._wake(training)
-            if odd:
-                self.doctor.odd(training.name, value)
+        if rest.steps() or (rest.training.late and self._collect(rest.training)):
+            self._wake()
+        return True
 
     def _collect(self, training: Training, wait: bool = False) -> bool:
         """Tells the steps whose losses have arrived from the accelerator. Returns whether one of them deserves a look."""
@@ -388,24 +360,28 @@ class Watch:
                 self._tell(training, "not-finite", "inputs", values, words | {"place": training.last_place})
         return odd
 
-    def _wake(self, training: Training) -> None:
-        self.calm = False
-        for other in self.trainings:
-            quiet, other.quiet = other.quiet, []
-            for step, value, rate in quiet:
-                self.doctor.stepped(other.name, Stepped(step, value, math.nan, rate), math.nan, 0.0)
-            if quiet or other.late:
-                self._collect(other, wait=True)
-                self.doctor.examine(other.name)
+    @safely
+    def _wake(self) -> None:
+        self._rouse()
+
+    def _rouse(self) -> None:
+        """Calm is over: what waited is told, and the next step is looked at."""
+        rest, self.resting, self.calm = self.resting, None, False
+        if rest is None:
+            return
+        training = rest.training
+        self.doctor.passed(training.name, rest.quiet)
+        if rest.odd is not None:
+            self.doctor.odd(training.name, rest.odd)
+        self._collect(training, wait=True)
+        self.doctor.examine(training.name)
+        training.stepped_total, training.stepped_at = self.steps, 0.0
         training.next_look = min(training.next_look, training.step + 1)
-        training.stepped_at = 0.0
         self.waited, self.gap_known = 0.0, True
         self.look(True)
 
     @safely
     def stepping(self, optimizer: Optimizer) -> None:
-        if self.calm:
-            return
         self.in_step = True
         training = self._training(optimizer) or self._adopted(optimizer)
         if training is not None and self.looking:
@@ -415,11 +391,7 @@ class Watch:
     def stepped(self, optimizer: Optimizer) -> None:
         self.in_step = False
         training = self._training(optimizer)
-        if training is None:
-            return
-        if self.calm:
-            self._calm_step(training)
-        else:
+        if training is not None:
             self._end(training)
 
     # ---- one step
@@ -572,6 +544,7 @@ class Watch:
             and not self.dead
             and (self.cpu or self.cuda)
         )
+        self.resting = Calm(training) if self.calm else None
 
     def _lend(self, training: Training, backs: list[Backward]) -> None:
         """Gradients that the backward pass of this step left in the parameters of other optimizers."""
@@ -666,6 +639,10 @@ class Watch:
 
     # ---- evaluation
 
+    @safely
+    def _evaluated(self) -> None:
+        self._end_spans()
+
     def _end_spans(self) -> None:
         training = self._current()
         for span in self.lessons.held_out.ended():
@@ -735,7 +712,7 @@ class Watch:
         ids = {id(p) for p in parameters}
         for training in self.trainings:
             if training.ids == ids and not training.step:
-                training.optimizer = weakref.ref(optimizer)
+                training.optimizer, training.by_hand, self.hand = weakref.ref(optimizer), False, None
                 return training
         training = Training(f"optimizer {len(self.trainings) + 1}", parameters, optimizer, "")
         self.trainings.append(training)
