@@ -8,7 +8,8 @@ set is never changed. The reasons end up in `recipe.yaml`, in `wellfit explain` 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from wellfit.errors import RecipeError
@@ -41,6 +42,15 @@ BETA2 = {
     "lion": (0.99, "the paper's value (Chen et al. 2023)"),
     "muon": (0.95, "for the parameters that AdamW updates beside Muon (Jordan et al. 2024)"),
 }
+STARTS = {  # the kind of model to begin with
+    "given": "given",
+    "image-classification": "convnet",
+    "tabular-classification": "mlp",
+    "tabular-regression": "mlp",
+    "text-classification": "encoder",
+    "text-generation": "decoder",
+}
+TRANSFORMERS = ("encoder", "decoder")
 LESS_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "perplexity", "wer", "cer")
 MORE_IS_BETTER = ("accuracy", "f1", "r2", "auc", "bleu", "map", "precision", "recall", "spearman")
 
@@ -60,6 +70,7 @@ class Facts:
     bf16: bool = False  # the device multiplies bf16 in hardware
     steps_per_epoch: int | None = None  # where the caller's own batches decide it
     batch_size: int | None = None  # the same
+    derived: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # what reading the data decided
 
 
 def resolve(recipe: Recipe, facts: Facts) -> Recipe:
@@ -79,11 +90,11 @@ def _open(recipe: Recipe, path: str) -> bool:
 
 
 def _what(recipe: Recipe, facts: Facts) -> Derived:
-    images = facts.task == "image-classification"
-    kind = {"given": "given"}.get(facts.task, "convnet" if images else "mlp")
+    kind = STARTS[facts.task]
     losses = {"tabular-regression": "mse", "given": "given"}
     model = recipe.model.kind if recipe.model else kind
     return {
+        **facts.derived,
         "task": (facts.task, "what the data holds"),
         "model": (
             {"kind": kind, **({"name": facts.model} if kind == "given" else {})},
@@ -103,9 +114,10 @@ def _what(recipe: Recipe, facts: Facts) -> Derived:
 def _learning(recipe: Recipe, facts: Facts) -> Derived:
     kind = recipe.optimizer.kind
     rate = LEARNING_RATES[kind]
-    if facts.transformer and kind in ("adam", "adamw", "muon"):
+    transformer = facts.transformer or (recipe.model is not None and recipe.model.kind in TRANSFORMERS)
+    if transformer and kind in ("adam", "adamw", "muon"):
         rate = TRANSFORMER_LEARNING_RATE
-    warmup = (0.1, "Transformers diverge without it (Xiong et al. 2020)") if facts.transformer else (
+    warmup = (0.1, "Transformers diverge without it (Xiong et al. 2020)") if transformer else (
         0.05, "adaptive steps are noisy until their averages have filled (Liu et al. 2020)")  # fmt: skip
     return {
         "optimizer.learning_rate": rate,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wellfit import losses, tasks
 from wellfit.data import given
-from wellfit.data.arrays import Arrays
+from wellfit.data.arrays import Samples
 from wellfit.data.batches import on_device
 from wellfit.doctor.preflight import Checkup, Subject, preflight
 from wellfit.doctor.trace import Trace
@@ -134,10 +134,9 @@ def _batches(data: Any, model: nn.Module) -> Callable[[], Iterable[Any]]:
     return lambda: held
 
 
-def _cut(part: Arrays, device: str) -> Callable[[], Iterable[Any]]:
+def _cut(part: Samples, device: str) -> Callable[[], Iterable[Any]]:
     def batches() -> Iterable[Any]:
         for first in range(0, len(part), AT_ONCE):
-            cut = slice(first, first + AT_ONCE)
-            yield part.inputs[cut].to(device), part.targets[cut].to(device)
+            yield on_device(part.batch(torch.arange(first, min(first + AT_ONCE, len(part)))), device)
 
     return batches

@@ -69,6 +69,26 @@ class Data(Part):
         "Columns that hold only text are categories already.",
     )
     ignore: tuple[str, ...] = setting((), "Columns to leave out (an id, a name).", "Nothing is left out unasked.")
+    text: str | None = setting(
+        None,
+        "Column of the text, for tables of texts (of the source text, for pairs).",
+        "Derived: the column whose entries are longest.",
+    )
+    tokens: str | None = setting(
+        None,
+        "What a text is cut into: char, byte, word, bpe, or the path of a tokenizer.json.",
+        "Derived from the task: words to classify, characters to write, byte pairs to translate.",
+    )
+    vocabulary: int | None = setting(
+        None, "Most different symbols that are told apart.", "Derived from the task.", ge=8, le=1_000_000
+    )
+    context: int | None = setting(
+        None,
+        "Tokens of a text that are looked at: longer texts are cut there, running text is learnt in windows of it.",
+        "Derived from the task.",
+        ge=2,
+        le=1_000_000,
+    )
     missing: Literal["error", "mean"] = setting(
         "error",
         "Empty or NaN cells: an error, or the column's mean over the training rows.",
@@ -188,8 +208,62 @@ class ConvNet(Part):
     )
 
 
-Model = Annotated[GivenModel | MLP | ConvNet, Field(discriminator="kind")]
-MODELS: dict[str, type[Part]] = {"given": GivenModel, "mlp": MLP, "convnet": ConvNet}
+class Transformer(Part):
+    """What all Transformers share."""
+
+    width: int = setting(128, "Size of a token's state.", "Small texts do not fill a larger one.", ge=8)
+    layers: int = setting(2, "Blocks, one upon the other.", "Two see words and what they are said of.", ge=1)
+    heads: int = setting(
+        4, "Attention heads; they share the width.", "32 dimensions each.", "Vaswani et al. 2017", ge=1
+    )
+    kv_heads: int | None = setting(
+        None,
+        "Heads of keys and values; null: as many.",
+        "Fewer save memory while writing.",
+        "Ainslie et al. 2023",
+        ge=1,
+    )
+    mlp: Literal["gelu", "relu", "swiglu"] = setting(
+        "gelu", "Bend of the feed-forward part.", "Smooth, and usual in Transformers.", "Hendrycks & Gimpel 2016"
+    )
+    norm: Literal["layer", "rms"] = setting("layer", "Normalisation.", "The best known.", "Ba et al. 2016")
+    order: Literal["pre", "post"] = setting(
+        "pre", "Whether it comes before or after each part.", "Before: trains without long warmup.", "Xiong et al. 2020"
+    )
+    positions: Literal["none", "sinusoidal", "learned", "rope", "alibi"] = setting(
+        "rope", "How it knows where a token stands.", "By distance, for texts of any length.", "Su et al. 2021"
+    )
+    dropout: float = setting(
+        0.1,
+        "Share of each part's output silenced while training.",
+        "The paper's value.",
+        "Vaswani et al. 2017",
+        ge=0,
+        lt=1,
+    )
+
+
+class Encoder(Transformer):
+    """A Transformer encoder: every token sees the whole text."""
+
+    kind: Literal["encoder"] = "encoder"
+
+
+class Decoder(Transformer):
+    """A Transformer decoder: a token sees those before it."""
+
+    kind: Literal["decoder"] = "decoder"
+    layers: int = setting(4, "Blocks, one upon the other.", "What a laptop trains in minutes.", ge=1)
+
+
+Model = Annotated[GivenModel | MLP | ConvNet | Encoder | Decoder, Field(discriminator="kind")]
+MODELS: dict[str, type[Part]] = {
+    "given": GivenModel,
+    "mlp": MLP,
+    "convnet": ConvNet,
+    "encoder": Encoder,
+    "decoder": Decoder,
+}
 
 
 class Loss(Part):
@@ -472,4 +546,11 @@ class Checkpoints(Part):
     )
 
 
-Task = Literal["image-classification", "tabular-classification", "tabular-regression", "given"]
+Task = Literal[
+    "image-classification",
+    "tabular-classification",
+    "tabular-regression",
+    "text-classification",
+    "text-generation",
+    "given",
+]

@@ -5,9 +5,9 @@ tensors on the device. The order of epoch e is a permutation drawn from (seed, e
 the last, partial batch is kept, and joins the one before it only where it is too small to be shared out (fewer than two
 samples a micro-batch, with which batch norm cannot work).
 
-Three sources, one protocol (`Batches`):
-`InMemory` for tensors (no per-sample work), `FromDataset` for a map-style `Dataset` (torch's DataLoader does the loading),
-`FromIterable` for anything that only yields batches.
+Four sources, one protocol (`Batches`):
+`InMemory` for tensors (no per-sample work), `OfSamples` for samples in memory that differ in size, `FromDataset` for a
+map-style `Dataset` (torch's DataLoader does the loading), `FromIterable` for anything that only yields batches.
 
     >>> batches = InMemory((x, y), Order(samples=len(x), batch_size=32, seed=0))
     >>> [(inputs, targets)] = batches.take()
@@ -25,10 +25,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wellfit import distributed
+from wellfit.data.arrays import Samples
 from wellfit.errors import DataError
 
 Batch = Any  # a tuple of tensors, or a mapping of names to tensors
 
+POOL = 64  # batches whose samples are sorted by length together
 CHUNK_BYTES = 512 << 10  # tensors are gathered for many batches at once, as long as they stay in the processor's cache
 
 
@@ -53,6 +55,7 @@ class Order:
     seed: int = 0
     shuffle: bool = True
     accumulation: int = 1
+    lengths: Tensor | None = None  # int64 [samples]: batches are then of like length, which leaves little to pad
 
     def __post_init__(self) -> None:
         if self.samples == 0:
@@ -88,7 +91,18 @@ class Order:
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)[0] >> 1)
         )
-        return torch.randperm(self.samples, generator=generator)
+        mixed = torch.randperm(self.samples, generator=generator)
+        return mixed if self.lengths is None else self._alike(mixed, self.lengths, generator)
+
+    def _alike(self, mixed: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+        """Sorted by length within pools of a random order, and the batches mixed again; a partial batch stays last."""
+        whole = self.samples // self.batch_size * self.batch_size
+        pools = [
+            pool[lengths[pool].argsort(stable=True)] for pool in torch.split(mixed[:whole], POOL * self.batch_size)
+        ]
+        batches = torch.cat(pools).reshape(-1, self.batch_size) if pools else mixed[:0].reshape(0, self.batch_size)
+        batches = batches[torch.randperm(len(batches), generator=generator)]
+        return torch.cat([batches.flatten(), mixed[whole:]])
 
     def micro_batches(self, batch: Sequence[Any] | Tensor) -> list[Any]:
         """This rank's share of a batch's samples, cut into micro-batches of nearly equal size."""
@@ -156,6 +170,38 @@ class InMemory:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.position, self._ready = state["position"], []
+
+
+class OfSamples:
+    """Batches of samples in memory that differ in size: sentences to be padded, pictures with boxes."""
+
+    def __init__(self, held: Samples, order: Order, device: str = "cpu"):
+        self.held, self.order, self.device = held, order, device
+        self.samples, self.position = order.samples, 0
+        self._starts = order.starts
+        self.steps_per_epoch = len(self._starts) - 1
+        self._epoch: tuple[int, Tensor] | None = None
+
+    def peek(self) -> Batch:
+        return self._made()[0]
+
+    def take(self) -> list[Batch]:
+        micros = self._made()
+        self.position += 1
+        return micros
+
+    def _made(self) -> list[Batch]:
+        epoch, step = divmod(self.position, self.steps_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = (epoch, self.order.epoch(epoch))
+        samples = self._epoch[1][self._starts[step] : self._starts[step + 1]]
+        return [on_device(self.held.batch(micro, epoch), self.device) for micro in self.order.micro_batches(samples)]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]
 
 
 class FromDataset:
@@ -300,6 +346,14 @@ class Held:
     def of_tensors(cls, tensors: tuple[Tensor, ...], batch_size: int, device: str = "cpu") -> "Held":
         mine = [_share(tensor, distributed.world(), distributed.rank()) for tensor in tensors]
         return cls(lambda: zip(*(torch.split(t, batch_size) for t in mine), strict=True), len(tensors[0]), device)
+
+    @classmethod
+    def of_samples(cls, held: Samples, batch_size: int, device: str = "cpu") -> "Held":
+        """Samples that differ in size, the shortest first, so that little is padded."""
+        lengths = held.lengths()
+        order = torch.arange(len(held)) if lengths is None else lengths.argsort(stable=True)
+        mine = _share(order, distributed.world(), distributed.rank())
+        return cls(lambda: map(held.batch, torch.split(mine, batch_size)), len(held), device)
 
     @classmethod
     def of_dataset(

@@ -9,7 +9,7 @@ a folder of folders of pictures           images by class; or train/, val/ and t
 'image-classification'
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellfit.data import embedded, images, tables
+from wellfit.data import embedded, images, language, tables, texts
 from wellfit.data.arrays import Arrays, Loaded
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.split import split
@@ -29,6 +29,7 @@ NPZ_PAIRS = (
     ("x", "y"), ("X", "y"), ("inputs", "targets"), ("images", "labels"), ("data", "labels"), ("data", "label"),
     ("arr_0", "arr_1"),
 )  # fmt: skip
+LANGUAGE = {"stdlib": "text-generation", "stdlib-kinds": "text-classification"}  # embedded texts
 VALID_FOLDERS = ("val", "valid", "validation", "dev")
 
 
@@ -51,11 +52,14 @@ class Read:
 def load(data: Data, task: str | None = None) -> Loaded:
     """Reads, checks and splits. Raises DataError, naming file, row or class, for whatever is wrong."""
     notes: list[str] = []
+    reader = _of_language(data, task)
+    if reader is not None:
+        return reader(data, _name(data.source), notes)
     if data.source in embedded.SETS:
         name, found = data.source, _embedded(data.source)
     else:
         path = existing(data.source, "data.source")
-        name, found = path.stem.split(".")[0] or "data", read(path, data, task, notes)
+        name, found = _name(data.source), read(path, data, task, notes)
     if task is not None and task != found.task:
         raise RecipeError(
             f"`task` is {task}, but {data.source} holds data for {found.task}. Leave `task` open, or name other data."
@@ -84,6 +88,32 @@ def load(data: Data, task: str | None = None) -> Loaded:
     )
 
 
+def _name(source: str) -> str:
+    return Path(source).stem.split(".")[0] or "data"
+
+
+def _of_language(data: Data, task: str | None) -> Callable[[Data, str, list[str]], Loaded] | None:
+    """The reader of data that is text, if it is: by the task that is asked for, else by what is there."""
+    if data.source in LANGUAGE:
+        if task not in (None, LANGUAGE[data.source]):
+            raise RecipeError(f"`task` is {task}, but {data.source} holds data for {LANGUAGE[data.source]}.")
+        return language.TASKS[LANGUAGE[data.source]]
+    if task in language.TASKS:
+        existing(data.source, "data.source")
+        return language.TASKS[task]
+    path = Path(data.source).expanduser()
+    if task is not None or data.source in embedded.SETS or not path.exists():
+        return None
+    name = path.name.lower()
+    if texts.holds_texts(path / "train" if (path / "train").is_dir() else path):
+        return language.classification
+    if name.endswith((".jsonl", ".jsonl.gz")) or data.text is not None:
+        return language.classification
+    if (path.is_dir() and next(path.glob("*.txt"), None) is not None) or (name.endswith(".txt") and not data.target):
+        return language.generation
+    return None
+
+
 def existing(path: str, field_name: str) -> Path:
     """The path, or an error that names what is there instead."""
     here = Path(path).expanduser()
@@ -92,7 +122,7 @@ def existing(path: str, field_name: str) -> Path:
     siblings = (
         [sibling.name for sibling in here.parent.iterdir() if sibling.name[0] != "."] if here.parent.is_dir() else []
     )
-    sets = embedded.SETS if field_name == "data.source" else {}
+    sets = [*embedded.SETS, *LANGUAGE] if field_name == "data.source" else []
     near = nearest(path, sets) or nearest(here.name, siblings)
     allowed = f" It can be the path of your data, or an embedded set: {', '.join(sets)}." if sets else ""
     raise DataError(f"`{field_name}` is {path!r}, and nothing is there.{near}{allowed}")

@@ -12,12 +12,14 @@ from torch import nn
 from wellfit.errors import ModelError
 from wellfit.models.convnet import convnet
 from wellfit.models.mlp import mlp
+from wellfit.models.transformer import Decoder, Encoder
 
 KINDS: dict[str, Callable[[Any, Sequence[int], int], nn.Module]] = {
     "mlp": lambda settings, shape, outputs: mlp(settings, math.prod(shape), outputs),
     "convnet": lambda settings, shape, outputs: convnet(settings, shape[0], outputs),
 }
 NEEDS_IMAGES = ("convnet",)
+NEEDS_TEXT = ("encoder", "decoder")
 
 
 def build(settings: Any, shape: Sequence[int], outputs: int) -> nn.Module:
@@ -25,6 +27,10 @@ def build(settings: Any, shape: Sequence[int], outputs: int) -> nn.Module:
 
     Raises ModelError if that kind of network does not take such samples.
     """
+    if settings.kind in NEEDS_TEXT:
+        raise ModelError(
+            f"`model.kind` is {settings.kind!r}, which takes texts; for this data it can be {', '.join(KINDS)}."
+        )
     if settings.kind not in KINDS:
         raise ModelError(
             f"`model.kind` is {settings.kind!r}, which only `wellfit.fit` can be given; it can be {', '.join(KINDS)}."
@@ -35,3 +41,20 @@ def build(settings: Any, shape: Sequence[int], outputs: int) -> nn.Module:
             f"{list(shape)}. Use `model.kind=mlp`."
         )
     return KINDS[settings.kind](settings, shape, outputs)
+
+
+def encoder(settings: Any, vocabulary: int, context: int) -> Encoder:
+    """A Transformer encoder for texts of up to `context` tokens. Raises ModelError if the recipe asks for another model."""
+    return Encoder(vocabulary, **_of_text(settings, "encoder", context))
+
+
+def decoder(settings: Any, vocabulary: int, context: int) -> Decoder:
+    """A Transformer decoder for texts of up to `context` tokens. Raises ModelError if the recipe asks for another model."""
+    return Decoder(vocabulary, **_of_text(settings, "decoder", context))
+
+
+def _of_text(settings: Any, kind: str, context: int) -> dict[str, Any]:
+    if settings.kind != kind:
+        raise ModelError(f"`model.kind` is {settings.kind!r}; for this task it can be {kind}.")
+    chosen = settings.model_dump(exclude={"kind", "width"})
+    return {"dim": settings.width, "max_length": context, **chosen}

@@ -3,7 +3,8 @@
 The loss of a micro-batch is a *sum* over its targets, beside a *weight*: how much that sum counts (its unmasked
 targets). Dividing by the weight of the whole batch, over all micro-batches and ranks, gives exactly the gradient of the
 mean over the batch, however it was cut. Scores are sums too (`measure`), made into numbers at the end (`summarize`), so
-they do not depend on how the held-out data was cut, and no predictions pile up in memory.
+they do not depend on how the held-out data was cut, and no predictions pile up in memory. Scores that no sums give
+(rankings, boxes, texts) are made from lists, which are strung together.
 
     >>> task = Supervised(MSE(), Regression())
     >>> task.loss(model, (x, y)) / task.weight((x, y))
@@ -33,11 +34,14 @@ class Task(Protocol):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss summed over those targets: a scalar tensor."""
 
-    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Sums over the batch from which the scores follow; called without gradients, in evaluation mode."""
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Any]:
+        """Sums over the batch, tensors or lists of plain data, from which the scores follow.
 
-    def summarize(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """The scores of everything that was measured, given the total of each sum."""
+        Called without gradients, in evaluation mode.
+        """
+
+    def summarize(self, sums: Mapping[str, Any]) -> dict[str, float]:
+        """The scores of everything that was measured, given the total of each sum and the whole of each list."""
 
     def check(self, model: nn.Module, batch: Batch) -> None:
         """Raises ModelError or DataError if model, batch and loss do not fit together."""
@@ -49,7 +53,7 @@ class Built:
 
     task: Task
     model: nn.Module
-    record: dict[str, Any] = field(default_factory=dict)  # plain data for task.json: classes, columns
+    record: dict[str, Any] = field(default_factory=dict)  # plain data for task.json: classes, columns, vocabulary
 
 
 class Supervised:
@@ -68,7 +72,7 @@ class Supervised:
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.criterion(_outputs(model, batch), _targets(batch))
 
-    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Any]:
         outputs, targets = _outputs(model, batch), _targets(batch)
         device = outputs.device if isinstance(outputs, Tensor) else "cpu"
         sums = {
@@ -79,7 +83,7 @@ class Supervised:
             sums |= metric.sums(outputs, targets)
         return sums
 
-    def summarize(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+    def summarize(self, sums: Mapping[str, Any]) -> dict[str, float]:
         weight = float(sums["weight"])
         scores = {"loss": float(sums["loss"]) / weight if weight else float("nan")}  # all targets were masked
         for metric in self.metrics:

@@ -20,10 +20,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wellfit import losses, optim, tasks
 from wellfit.data import given
-from wellfit.data.arrays import Loaded
+from wellfit.data.arrays import Arrays, Loaded, Samples
 from wellfit.data.augment import augment
-from wellfit.data.batches import Batch, Batches, Held, InMemory, Order, seed_everything, untouched_randomness
-from wellfit.data.fingerprint import fingerprint
+from wellfit.data.batches import (
+    Batch,
+    Batches,
+    Held,
+    InMemory,
+    OfSamples,
+    Order,
+    seed_everything,
+    untouched_randomness,
+)
 from wellfit.data.source import load
 from wellfit.defaults import Facts, resolve
 from wellfit.distributed import rank, world
@@ -201,6 +209,7 @@ def from_recipe(recipe: Recipe) -> Job:
         train_samples=len(loaded.train),
         valid_samples=valid_samples,
         name=loaded.name,
+        derived=loaded.derived,
         world=world(),
         device=device,
         bf16=multiplies_bf16(device),
@@ -216,22 +225,30 @@ def from_recipe(recipe: Recipe) -> Job:
         training.seed,
         recipe.data.shuffle,
         training.gradient_accumulation_steps,
+        loaded.train.lengths(),
     )
     change = None
     if loaded.task == "image-classification" and recipe.data.augment != type(recipe.data.augment)():
         change = functools.partial(_augmented, recipe)
     size = recipe.evaluation.batch_size or 1024
-    held = [
-        Held.of_tensors((part.inputs, part.targets), size, device) if part is not None and len(part) else None
-        for part in (loaded.valid, loaded.test)
-    ]
-    batches = InMemory((loaded.train.inputs, loaded.train.targets), order, device, change)
+    held = [_held(part, size, device) for part in (loaded.valid, loaded.test)]
+    batches: Batches = OfSamples(loaded.train, order, device)
+    if isinstance(loaded.train, Arrays):
+        batches = InMemory((loaded.train.inputs, loaded.train.targets), order, device, change)
     job = _assembled(recipe, built.task, built.model, batches, held[0], held[1], device, loaded.fingerprint)
     if loaded.valid is not None:
-        job.valid_fingerprint = fingerprint(loaded.valid.inputs, loaded.valid.targets)
+        job.valid_fingerprint = loaded.valid.fingerprint()
     job.record, job.loaded = {"task": facts.task, "classes": list(loaded.classes), **built.record}, loaded
     job.notes += loaded.notes
     return job
+
+
+def _held(part: Samples | None, size: int, device: str) -> Held | None:
+    if part is None or not len(part):
+        return None
+    if isinstance(part, Arrays):
+        return Held.of_tensors((part.inputs, part.targets), size, device)
+    return Held.of_samples(part, size, device)
 
 
 def from_given(
@@ -341,7 +358,8 @@ def _look(task: Task, model: nn.Module, batches: Batches) -> list[str]:
         try:
             with torch.no_grad():
                 task.check(model, batch)
-                scores = task.summarize({name: value.cpu() for name, value in task.measure(model, batch).items()})
+                measured = task.measure(model, batch)
+                scores = task.summarize({k: v.cpu() if isinstance(v, Tensor) else v for k, v in measured.items()})
             loss = task.loss(model, batch)
         except WellfitError:
             raise

@@ -1,0 +1,137 @@
+"""From text to numbers and back: characters, bytes, words, or byte pairs.
+
+What a number stands for is learnt from the training texts alone and kept as plain data with the run. Characters and bytes
+need no learning to speak of and any text can be written with them, but texts become long. Words carry meaning by
+themselves, and those that were not seen are unknown. Byte pairs (Sennrich et al. 2016) are in between: frequent words are
+one symbol, rare ones several, nothing is unknown; the `tokenizers` library learns and applies them.
+
+    >>> tokens = learn("char", ["a cat"], most=100)
+    >>> tokens.decode(tokens.encode("a cat"))
+    'a cat'
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wellfit.errors import DataError, MissingExtra
+
+PAD, UNKNOWN, START, END = range(4)
+SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
+KINDS = ("char", "byte", "word", "bpe")
+WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Numbers for the symbols of a text. `symbols` are without the four special ones, which come first."""
+
+    kind: str
+    symbols: tuple[str, ...] = ()
+    pairs: str = ""  # for byte pairs, what `tokenizers` writes
+    _numbers: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._numbers.update({symbol: i for i, symbol in enumerate(self.symbols, start=len(SPECIAL))})
+
+    def __len__(self) -> int:
+        if self.kind == "byte":
+            return len(SPECIAL) + 256
+        return int(_pairs(self.pairs).get_vocab_size()) if self.kind == "bpe" else len(SPECIAL) + len(self.symbols)
+
+    def encode(self, text: str) -> list[int]:
+        """The numbers of a text; what was never seen is `UNKNOWN`."""
+        if self.kind == "byte":
+            return [len(SPECIAL) + byte for byte in text.encode("utf-8", "surrogatepass")]
+        if self.kind == "bpe":
+            return list(_pairs(self.pairs).encode(text, add_special_tokens=False).ids)
+        known = self._numbers
+        return [known.get(symbol, UNKNOWN) for symbol in (text if self.kind == "char" else _words(text))]
+
+    def decode(self, numbers: Iterable[int]) -> str:
+        """The text of numbers, as far as it can be written again: words are put side by side with spaces."""
+        ordinary = [n for n in map(int, numbers) if n >= len(SPECIAL) or n == UNKNOWN]
+        if self.kind == "byte":
+            return bytes(n - len(SPECIAL) for n in ordinary if n != UNKNOWN).decode("utf-8", "replace")
+        if self.kind == "bpe":
+            return str(_pairs(self.pairs).decode(ordinary, skip_special_tokens=True))
+        parts = ["\N{REPLACEMENT CHARACTER}" if n == UNKNOWN else self.symbols[n - len(SPECIAL)] for n in ordinary]
+        return ("" if self.kind == "char" else " ").join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, from which `of` makes the same again."""
+        return {"kind": self.kind, "symbols": list(self.symbols), "pairs": self.pairs}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Tokens":
+        return cls(record["kind"], tuple(record["symbols"]), record["pairs"])
+
+
+def learn(kind: str, texts: Sequence[str], *, most: int) -> Tokens:
+    """The symbols of these texts, the most frequent first, at most `most` of them; of words, those that come twice."""
+    if kind not in KINDS:
+        raise DataError(f"`data.tokens` is {kind!r}; it can be {', '.join(KINDS)}, or the path of a tokenizer.json.")
+    if kind == "byte":
+        return Tokens("byte")
+    if kind == "bpe":
+        return Tokens("bpe", pairs=_learned_pairs(texts, most))
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text if kind == "char" else _words(text))
+    # Characters that are rare are still characters; a word that came once teaches little about itself.
+    kept = [
+        symbol
+        for symbol, count in sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+        if kind == "char" or count > 1
+    ]
+    return Tokens(kind, tuple(kept[:most]))
+
+
+def read(path: Path) -> Tokens:
+    """A `tokenizer.json`, as Hugging Face's libraries write it, whose first symbols are moved up by the four special ones."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        _pairs(text)
+    except MissingExtra:
+        raise
+    except Exception as error:  # the library raises plain exceptions
+        raise DataError(f"{path} is no tokenizer.json that can be read: {error}.") from None
+    return Tokens("bpe", pairs=text)
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(text.lower())
+
+
+_made: dict[str, Any] = {}  # what `tokenizers` makes of its own text, so that it is read once
+
+
+def _pairs(text: str) -> Any:
+    found = _made.get(text)
+    if found is None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise MissingExtra("tokenizers", "text", "Splitting text into byte pairs") from None
+        _made.clear()
+        _made[text] = found = Tokenizer.from_str(text)
+    return found
+
+
+def _learned_pairs(texts: Sequence[str], most: int) -> str:
+    try:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    except ImportError:
+        raise MissingExtra("tokenizers", "text", "Splitting text into byte pairs") from None
+    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[UNKNOWN]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=most, special_tokens=list(SPECIAL), show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    return str(tokenizer.to_str())
