@@ -102,11 +102,11 @@ def loss(loss: Any) -> tuple[dict[str, float], dict[str, str]]:
             ignored = saved(node, "ignore_index")
             used = target != ignored if isinstance(ignored, int) else torch.ones_like(target, dtype=torch.bool)
             values["ignored"] = 1.0 - float(used.float().mean()) if target.numel() else 1.0
-            if bool(used.any()) and given.ndim == 2 and target.shape == given.shape[:1]:
-                rows = target[used]
+            if bool(used.any()) and target.shape == (given.shape[0], *given.shape[2:]):
+                rows = target[used][:4096]
                 ok = (rows >= 0) & (rows < given.shape[1])
                 if bool(ok.all()):
-                    picked = given[used].gather(1, rows[:, None])
+                    picked = given.movedim(1, -1)[used][:4096].gather(1, rows[:, None])
                     values["mean_loss"] = -float(picked.double().mean())
                     counts = torch.bincount(rows).double()
                     shares = counts[counts > 0] / counts.sum()
@@ -182,6 +182,11 @@ def unfit(function: str, given: Tensor, target: Tensor) -> str:
                 "`cross_entropy` takes targets that sum to 1 over the classes, and these sum to "
                 f"{float(sums.min()):g} to {float(sums.max()):g}. For several labels at once use `binary_cross_entropy_with_logits`."
             )
+    if function == "cross_entropy" and given.ndim == 1 and target.ndim == 1 and target.is_floating_point():
+        return (
+            f"`cross_entropy` is given one number for each of {len(given)} samples and takes the samples for classes. Give it "
+            "[samples, classes], or use `binary_cross_entropy_with_logits` for a yes or no."
+        )
     if function == "ctc_loss":
         most = float((given.detach().double().exp().sum(dim=-1) - 1).abs().max())
         if most > 0.05:

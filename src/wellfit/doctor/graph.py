@@ -332,6 +332,8 @@ class Graph:
         if op in ("Add", "Mul", "Sub", "Div", "Pow", "Expand", "Exp", "Sum", "Mean", *SHAPING):
             return None
         weight = max(weights, key=lambda w: (w.ndim, w.numel()), default=None)
+        if op.endswith("RnnLayer"):
+            weight = weights[0]  # the one that reads the inputs, not the state
         name = self.names.get(id(weight), "") if weight is not None else ""
         inputs = next(
             (t for key in ("mat1", "input", "self", "indices") if isinstance(t := saved(node, key), Tensor)), None

@@ -102,6 +102,11 @@ class Lessons:
             self.calls.pop()
             self._evaluated(call)
 
+    def masks(self, ignored: Any, smoothing: Any) -> None:
+        """What the loss that comes leaves out of its targets, and by how much it smooths them."""
+        self.samples.ignored = ignored if isinstance(ignored, int) else -100
+        self.samples.smoothed = self.samples.smoothed or bool(smoothing)
+
     def scored(self, function: str, given: Tensor, target: Tensor, weighted: bool, loss: Any, looking: bool) -> None:
         """One of torch's own losses was computed."""
         if not torch.is_grad_enabled() or (not looking and self._is_evaluation()):

@@ -70,6 +70,7 @@ def layers(training: Training, roots: Roots) -> Iterator[Told]:
         if training.step == 2 and grad is not None and p.shape[0] > 1:
             gates = roots.gates.get(id(p), 1)
             rows = grad.detach().reshape(gates, -1, p[0].numel())[:, :256]
+            values["rows_agree"] = float(rows.mean(1).square().sum() / (rows.square().sum(2).mean(1).sum() + 1e-300))
             values["alike_gradient"] = float((rows - rows[:, :1]).abs().max() <= 1e-4 * rows.abs().max() + 1e-30)
         kind_ = "embedding" if id(p) in roots.embeddings else "weight"
         yield Told("layer", roots.called(p), values, {"kind": kind_})

@@ -33,6 +33,9 @@ LOSSES = (
 )  # fmt: skip
 
 
+_transformed = torch._C._functorch.peek_interpreter_stack  # within `torch.func`, whose tensors hold nothing to look at
+
+
 class Listener(Protocol):
     """What is told. Every method may be called thousands of times a second; while `calm`, most are not."""
 
@@ -291,7 +294,7 @@ class Calls:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if calls.depth or (calls.listener.calm and self.training and torch.is_grad_enabled()):
                 return original(self, *args, **kwargs)
-            if id(self) not in calls.known or not calls.here():
+            if id(self) not in calls.known or not calls.here() or _transformed() is not None:
                 return original(self, *args, **kwargs)
             calls.listener.entered(self, args, kwargs)
             calls.depth = 1
@@ -316,7 +319,7 @@ class Calls:
         self._wrapped.clear()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if not self.here():
+        if not self.here() or _transformed() is not None:
             return
         self.ran.add(id(module))
         if not self.depth and id(module) not in self.known:
@@ -326,7 +329,7 @@ class Calls:
         self.depth += 1
 
     def _after(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
-        if not self.here():
+        if not self.here() or _transformed() is not None:
             return
         self.depth = max(0, self.depth - 1)
         if not self.depth and self._first is module:

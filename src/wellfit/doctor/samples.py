@@ -68,6 +68,8 @@ class Samples:
         self.dense_seen = 0
         self.pairs: Counter[tuple[int, int]] = Counter()  # (token, its target), of two halves of the batches
         self.pairs_held: Counter[tuple[int, int]] = Counter()
+        self.ignored = -100  # the target that the loss leaves out
+        self.smoothed = False  # by label smoothing
 
     def step(self) -> None:
         """Gradients are taken: the labels of all losses behind them belong together."""
@@ -99,7 +101,7 @@ class Samples:
                 self.before_repeat = len(self.counts)
             self.counts[mark] += 1
         self.seen += len(marks)
-        if target is not None:
+        if target is not None and not _places(target):
             self._pair(first, target)
             self._tokens(first, target)
         again = (
@@ -213,12 +215,13 @@ class Samples:
             or target.numel() != inputs.numel()
         ):
             return
-        if bool((target < 0).any()):
-            return  # masked places
+        if bool(((target < 0) & (target != self.ignored)).any()) or self.smoothed:
+            return  # masked places; or a loss that no counting is measured by
         held = self.batches % 2 == 0
         pairs = self.pairs_held if held else self.pairs
         if pairs.total() < TOKENS:
-            pairs.update(zip(inputs.reshape(-1).tolist(), target.reshape(-1).tolist(), strict=True))
+            both = zip(inputs.reshape(-1).tolist(), target.reshape(-1).tolist(), strict=True)
+            pairs.update(pair for pair in both if pair[1] != self.ignored)
 
     def told_by_tokens(self) -> tuple[float, float] | None:
         """(nats a target costs by its frequency, nats it costs where the token at its place is known), on tokens held out.
@@ -322,6 +325,20 @@ class Samples:
             return None
         x, y = torch.cat(self.rows)[keep].numpy(), torch.cat(self.targets)[keep].numpy()
         return x, y, self.of_classes or (2 if self.tagged else 0)
+
+
+def _places(target: Tensor) -> bool:
+    """Whether the targets of a batch are its places, each once: which of the others belongs to a sample, no class of it."""
+    count = len(target) if target.ndim == 1 else 0
+    if (
+        count < 4
+        or target.is_floating_point()
+        or target.is_complex()
+        or int(target.max()) >= count
+        or int(target.min()) < 0
+    ):
+        return False
+    return len(torch.unique(target)) == count
 
 
 def _follows(values: Tensor) -> float:

@@ -253,6 +253,8 @@ class Watch:
             return
         weighted = kwargs.get("weight") is not None or kwargs.get("pos_weight") is not None or (
             len(args) > 2 and isinstance(args[2], Tensor) and function != "margin_ranking_loss")  # fmt: skip
+        if function == "cross_entropy":
+            self.lessons.masks(kwargs.get("ignore_index"), kwargs.get("label_smoothing"))
         self.lessons.scored(function, given, target, weighted, loss, self.looking)
 
     @safely

@@ -346,8 +346,8 @@ def labels_unrelated_to_inputs(h: History) -> Iterator[Finding]:
         return
     x = v.values
     margin = max(0.03, 2.5 * x["error"])
-    if x["score"] > x["chance"] + margin:
-        return
+    if x["score"] > x["chance"] + margin or x.get("told", 0.0) > 0.05:
+        return  # of rare classes much can be known though none is ever the likeliest
     held = x.get("held_out", math.nan)
     guessing = held <= x["chance"] + max(0.1, margin) if not math.isnan(held) else x["learned"] < 0.15
     if guessing:

@@ -20,7 +20,7 @@ def overfitting(h: History) -> Iterator[Finding]:
         i = min(range(len(smooth)), key=smooth.__getitem__)
         low, last = smooth[i], statistics.fmean(x for _, x in scores[-2:])
         after = len(scores) - 1 - i
-        if low <= 0 or after < 3:
+        if low <= 0 or after < 3 or _mirrored(scores, points):
             continue
         rising = sum(b > a for a, b in zip(smooth[i:], smooth[i + 1 :], strict=False)) / max(1, after)
         at, width = scores[i][0], max(3, len(points) // 12)
@@ -39,6 +39,40 @@ def overfitting(h: History) -> Iterator[Finding]:
                 confidence=0.9,
             )  # fmt: skip
             return
+
+
+def memorised(h: History) -> Iterator[Finding]:
+    """Nothing of the training data is left to learn, and of the held-out data much is, more than there once was."""
+    points = [x for _, x in h.losses.points() if math.isfinite(x)]
+    if h.adversarial() or h.rewarded() or len(points) < 30 or min(points[:3]) <= 0:
+        return
+    untrained, end = statistics.fmean(points[:3]), statistics.fmean(points[-max(3, len(points) // 10) :])
+    for stream, scores in h.evaluations.items():
+        held = [x for _, x in scores if math.isfinite(x)]
+        if len(held) < 10 or min(held) <= 0:
+            continue
+        smooth = [statistics.fmean(held[max(0, i - 1) : i + 2]) for i in range(len(held))]
+        i = min(range(len(smooth)), key=smooth.__getitem__)
+        last = statistics.fmean(held[-len(held) // 5 :])
+        if (
+            i < len(held) / 2
+            and 0 <= end < 0.1 * untrained
+            and last > max(0.4 * untrained, 1.08 * smooth[i])
+            and last < 3 * untrained
+        ):
+            yield find(
+                "overfitting", scores[i][0],
+                f"The training loss has fallen from {untrained:.4g} to {end:.4g}, while the validation loss (evaluated from {stream}) stays at "
+                f"{last:.4g} and was {smooth[i]:.4g} at step {scores[i][0]}: the training data is known by heart.",
+                {"untrained": untrained, "train_now": end, "last": last, "lowest": smooth[i]}, confidence=0.85,
+            )  # fmt: skip
+            return
+
+
+def _mirrored(scores: list[tuple[int, float]], points: list[tuple[int, float]]) -> bool:
+    """Whether a number read while evaluating is the training loss with its sign turned: a likelihood."""
+    beside = [(x, min(points, key=lambda point: abs(point[0] - s))[1]) for s, x in scores]
+    return sum(abs(x + y) < 0.5 * abs(x - y) for x, y in beside) > 0.6 * len(beside)
 
 
 def _as_right(h: History, step: int) -> bool:
@@ -65,11 +99,11 @@ def training_too_short(h: History) -> Iterator[Finding]:
         held = [x for _, x in scores]
         if len(held) >= 4 and min(held[-2:]) > 0.98 * min(held[:-2]):
             return  # held-out loss has stopped falling
-    if last < 0.92 * before and before - last > 3 * noise and not down and last > 0.02 * values[0]:
+    if last < 0.95 * before and before - last > 3 * noise and not down and last > 0.02 * values[0]:
         yield find(
             "training-too-short", h.step,
             f"Over the last fifth of {h.step} steps the loss still fell from {before:.4g} to {last:.4g}.",
-            {"before": before, "last": last, "threshold": 0.08}, confidence=0.7,
+            {"before": before, "last": last, "threshold": 0.05}, confidence=0.7,
         )  # fmt: skip
 
 

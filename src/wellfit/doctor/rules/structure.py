@@ -17,9 +17,10 @@ def dead_units(h: History) -> Iterator[Finding]:
             for v in h.all("activation", name)
             if "dead" in v.values and v.values["samples"] >= 16 and v.values["units"] >= 4
         ]
-        recent = looks[-8:] if looks and looks[-1].values["dead"] < 0.9 else looks[-4:]  # some come back by themselves
-        if len(recent) < 4 or (recent[-1].values["dead"] < 0.9 and len(recent) < 8):
-            continue
+        some = bool(looks) and looks[-1].values["dead"] < 0.9
+        recent = looks[-8:] if some else looks[-4:]
+        if len(recent) < 4 or (some and (len(recent) < 8 or not h.ended)):
+            continue  # some come back by themselves, and the others may well be enough
         threshold = 0.9 if h.rewarded() else 0.5  # the states that a policy comes by resemble each other
         if min(v.values["dead"] for v in recent) > threshold and recent[-1].values["followed"]:
             onset, share, units = (
@@ -76,7 +77,12 @@ def poor_initialization(h: History) -> Iterator[Finding]:
     constant = [
         v
         for v in first
-        if v.values["alike"] and v.values["constant"] and not v.values["zero"] and v.values["units"] > 1
+        if v.values["alike"]
+        and v.values["constant"]
+        and not v.values["zero"]
+        and v.values["units"] > 1
+        and second.get(v.name) is not None
+        and second[v.name].values.get("rows_agree", 0.0) > 0.5
     ]
     if len(constant) >= 2:
         yield find(
@@ -117,7 +123,10 @@ def poor_initialization(h: History) -> Iterator[Finding]:
 
 
 def missing_nonlinearity(h: History) -> Iterator[Finding]:
+    embeddings = {v.name.removesuffix(".weight") for v in h.all("layer") if v.words["kind"] == "embedding"}
     for name in h.names("linear-pair"):
+        if name in embeddings:
+            continue  # a narrow state is compared with the embeddings of all tokens: tied weights
         seen = h.all("linear-pair", name)
         v = seen[-1]
         x = v.values
