@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wellfit.data import stdlib, texts
 from wellfit.data.arrays import Loaded
+from wellfit.data.paths import separate
 from wellfit.data.split import split
 from wellfit.data.texts import Texts, Windows
 from wellfit.errors import DataError
@@ -32,7 +33,7 @@ def classification(data: Data, name: str, notes: list[str]) -> Loaded:
         whole = Texts([text for text, _ in pairs], [kind for _, kind in pairs], list(range(1, len(pairs) + 1)))
     else:
         whole = texts.labelled(_base(Path(data.source)), data, notes)
-    others = {part: texts.labelled(path, data, notes) for part, path in _separate(data).items()}
+    others = {part: texts.labelled(path, data, notes) for part, path in separate(data).items()}
     classes = tuple(sorted(set(whole.labels)))
     if len(classes) < 2:
         raise DataError(f"All texts in {data.source} are of the class {classes[0]!r}; there is nothing to tell apart.")
@@ -67,7 +68,7 @@ def classification(data: Data, name: str, notes: list[str]) -> Loaded:
 def generation(data: Data, name: str, notes: list[str]) -> Loaded:
     """Running text, cut into windows. What is held out is the end of it, so that no window lies in two parts."""
     text = stdlib.running() if data.source == "stdlib" else texts.running(Path(data.source), notes)
-    others = {part: texts.running(path, notes) for part, path in _separate(data).items()}
+    others = {part: texts.running(path, notes) for part, path in separate(data).items()}
     context = data.context or WINDOW
     shares = {
         "test": 0.0
@@ -113,23 +114,6 @@ def _base(path: Path) -> Path:
     return path / "train" if (path / "train").is_dir() else path
 
 
-def _separate(data: Data) -> dict[str, Path]:
-    """Validation and test sets that have a path of their own, or lie beside the training folder."""
-    from wellfit.data.source import VALID_FOLDERS, existing
-
-    root, found = Path(data.source), {}
-    if root.is_dir() and (root / "train").is_dir():
-        for part, names in (("valid", VALID_FOLDERS), ("test", ("test",))):
-            there = next((root / name for name in names if (root / name).is_dir()), None)
-            if there is not None:
-                found[part] = there
-    for part in ("valid", "test"):
-        named = getattr(data, part)
-        if named is not None:
-            found[part] = existing(named, f"data.{part}")
-    return found
-
-
 def _numbered(found: Texts, classes: Sequence[str], path: Any) -> Tensor:
     number = {name: i for i, name in enumerate(classes)}
     for label, row in zip(found.labels, found.rows, strict=True):
@@ -152,6 +136,3 @@ def _held_out(
     if data.valid_share and "valid" not in others:
         samples, parts["valid"] = split(samples, targets, data.valid_share, what="validation", **how)
     return {"train": samples, **parts}
-
-
-TASKS = {"text-classification": classification, "text-generation": generation}

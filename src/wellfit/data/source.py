@@ -21,16 +21,15 @@ from torch import Tensor
 from wellfit.data import embedded, images, language, tables, texts
 from wellfit.data.arrays import Arrays, Loaded
 from wellfit.data.fingerprint import fingerprint
+from wellfit.data.paths import VALID_FOLDERS, existing
 from wellfit.data.split import split
 from wellfit.errors import DataError, RecipeError
-from wellfit.recipe import Data, nearest
+from wellfit.recipe import Data
 
 NPZ_PAIRS = (
     ("x", "y"), ("X", "y"), ("inputs", "targets"), ("images", "labels"), ("data", "labels"), ("data", "label"),
     ("arr_0", "arr_1"),
 )  # fmt: skip
-LANGUAGE = {"stdlib": "text-generation", "stdlib-kinds": "text-classification"}  # embedded texts
-VALID_FOLDERS = ("val", "valid", "validation", "dev")
 
 
 @dataclass
@@ -52,13 +51,13 @@ class Read:
 def load(data: Data, task: str | None = None) -> Loaded:
     """Reads, checks and splits. Raises DataError, naming file, row or class, for whatever is wrong."""
     notes: list[str] = []
-    reader = _of_language(data, task)
-    if reader is not None:
-        return reader(data, _name(data.source), notes)
+    read_all = _reader(data, task)
+    if read_all is not None:
+        return read_all(data, _name(data.source), notes)
     if data.source in embedded.SETS:
         name, found = data.source, _embedded(data.source)
     else:
-        path = existing(data.source, "data.source")
+        path = existing(data.source, "data.source", names())
         name, found = _name(data.source), read(path, data, task, notes)
     if task is not None and task != found.task:
         raise RecipeError(
@@ -92,40 +91,42 @@ def _name(source: str) -> str:
     return Path(source).stem.split(".")[0] or "data"
 
 
-def _of_language(data: Data, task: str | None) -> Callable[[Data, str, list[str]], Loaded] | None:
-    """The reader of data that is text, if it is: by the task that is asked for, else by what is there."""
-    if data.source in LANGUAGE:
-        if task not in (None, LANGUAGE[data.source]):
-            raise RecipeError(f"`task` is {task}, but {data.source} holds data for {LANGUAGE[data.source]}.")
-        return language.TASKS[LANGUAGE[data.source]]
-    if task in language.TASKS:
-        existing(data.source, "data.source")
-        return language.TASKS[task]
+@dataclass(frozen=True)
+class Reader:
+    """How data of a task is read whose samples are no rows and no pictures of one size."""
+
+    read: Callable[[Data, str, list[str]], Loaded]  # (settings, a name for the set, notes)
+    embedded: tuple[str, ...] = ()  # names of sets that are on every machine
+    holds: Callable[[Path, Data], bool] = lambda path, data: False  # whether a path can be nothing else
+
+
+READERS: dict[str, Reader] = {  # by task; what is at a path is asked in this order
+    "text-classification": Reader(language.classification, ("stdlib-kinds",), texts.holds_labelled),
+    "text-generation": Reader(language.generation, ("stdlib",), texts.holds_running),
+}
+
+
+def names() -> list[str]:
+    """All sets that are on every machine."""
+    return [*embedded.SETS, *(name for reader in READERS.values() for name in reader.embedded)]
+
+
+def _reader(data: Data, task: str | None) -> Callable[[Data, str, list[str]], Loaded] | None:
+    """The reader by the embedded set that is named, else by the task that is asked for, else by what is there."""
+    for kind, reader in READERS.items():
+        if data.source in reader.embedded:
+            if task not in (None, kind):
+                raise RecipeError(
+                    f"`task` is {task}, but {data.source} holds data for {kind}. Leave `task` open, or name other data."
+                )
+            return reader.read
+    if task in READERS:
+        existing(data.source, "data.source", names())
+        return READERS[task].read
     path = Path(data.source).expanduser()
     if task is not None or data.source in embedded.SETS or not path.exists():
         return None
-    name = path.name.lower()
-    if texts.holds_texts(path / "train" if (path / "train").is_dir() else path):
-        return language.classification
-    if name.endswith((".jsonl", ".jsonl.gz")) or data.text is not None:
-        return language.classification
-    if (path.is_dir() and next(path.glob("*.txt"), None) is not None) or (name.endswith(".txt") and not data.target):
-        return language.generation
-    return None
-
-
-def existing(path: str, field_name: str) -> Path:
-    """The path, or an error that names what is there instead."""
-    here = Path(path).expanduser()
-    if here.exists():
-        return here
-    siblings = (
-        [sibling.name for sibling in here.parent.iterdir() if sibling.name[0] != "."] if here.parent.is_dir() else []
-    )
-    sets = [*embedded.SETS, *LANGUAGE] if field_name == "data.source" else []
-    near = nearest(path, sets) or nearest(here.name, siblings)
-    allowed = f" It can be the path of your data, or an embedded set: {', '.join(sets)}." if sets else ""
-    raise DataError(f"`{field_name}` is {path!r}, and nothing is there.{near}{allowed}")
+    return next((reader.read for reader in READERS.values() if reader.holds(path, data)), None)
 
 
 def read(path: Path, data: Data, task: str | None, notes: list[str], classes: Sequence[str] = ()) -> Read:

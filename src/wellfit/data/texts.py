@@ -128,11 +128,22 @@ def padded(sequences: Sequence[Tensor], fill: int = PAD) -> Tensor:
 # ---- reading
 
 
-def holds_texts(path: Path) -> bool:
-    """Whether texts lie there as .txt files in folders by class, and no pictures."""
-    if not path.is_dir() or class_folders(path):
+def holds_labelled(path: Path, data: Data) -> bool:
+    """Whether labelled texts lie there: .txt files in folders by class and no pictures, or a table whose text is named."""
+    name = path.name.lower()
+    if path.is_file():
+        return name.endswith((".jsonl", ".jsonl.gz")) or (data.text is not None and name.endswith(ENDINGS))
+    base = path / "train" if (path / "train").is_dir() else path
+    if class_folders(base):
         return False
-    return sum(folder.is_dir() and next(folder.glob("*.txt"), None) is not None for folder in path.iterdir()) > 1
+    return sum(folder.is_dir() and next(folder.glob("*.txt"), None) is not None for folder in base.iterdir()) > 1
+
+
+def holds_running(path: Path, data: Data) -> bool:
+    """Whether running text lies there: a .txt file of which no column is named, or a folder of them."""
+    if path.is_dir():
+        return next(path.glob("*.txt"), None) is not None
+    return path.suffix.lower() == ".txt" and data.target is None
 
 
 def labelled(path: Path, data: Data, notes: list[str]) -> Texts:

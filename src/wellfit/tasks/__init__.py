@@ -1,19 +1,32 @@
-"""What is learnt, one file a task: data, a sound default model, the loss as a sum, metrics.
+"""What is learnt, one file a task: data, a sound default model, the loss as a sum, metrics, and what is told of new data.
 
-`KINDS` maps the recipe's `task` to the function that builds it from loaded data. The loop knows only `Task`.
+`KINDS` has for each `task` of a recipe what builds it from loaded data, what makes its untrained model again from a run's
+recipe and record, and what predicts with it. The loop knows only `Task`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from wellfit.tasks import image_classification, tabular, text_classification, text_generation
 from wellfit.tasks.task import Built, Supervised, Task, suited
 
-KINDS: dict[str, Callable[..., Built]] = {
-    "image-classification": image_classification.build,
-    "tabular-classification": tabular.classification,
-    "tabular-regression": tabular.regression,
-    "text-classification": text_classification.build,
-    "text-generation": text_generation.build,
+
+@dataclass(frozen=True)
+class Kind:
+    """One task. `network(recipe, record)`; `predict(model, record, inputs, **choices)` gives a plain dictionary for each input."""
+
+    build: Callable[..., Built]
+    network: Callable[..., Any] | None = None
+    predict: Callable[..., list[dict[str, Any]]] | None = None
+
+
+KINDS: dict[str, Kind] = {
+    "image-classification": Kind(image_classification.build),
+    "tabular-classification": Kind(tabular.classification),
+    "tabular-regression": Kind(tabular.regression),
+    "text-classification": Kind(text_classification.build, text_classification.network, text_classification.predict),
+    "text-generation": Kind(text_generation.build, text_generation.network, text_generation.predict),
 }
 
-__all__ = ["KINDS", "Built", "Supervised", "Task", "suited"]
+__all__ = ["KINDS", "Built", "Kind", "Supervised", "Task", "suited"]

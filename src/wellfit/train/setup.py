@@ -217,7 +217,7 @@ def from_recipe(recipe: Recipe) -> Job:
     recipe = resolve(recipe, facts)
     _agrees(recipe, bool(valid_samples))
     seed_everything(recipe.training.seed)
-    built = tasks.KINDS[facts.task](recipe, loaded)
+    built = tasks.KINDS[facts.task].build(recipe, loaded)
     training = recipe.training
     order = Order(
         len(loaded.train),
