@@ -97,7 +97,7 @@ class Reader:
 
     read: Callable[[Data, str, list[str]], Loaded]  # (settings, a name for the set, notes)
     embedded: tuple[str, ...] = ()  # names of sets that are on every machine
-    holds: Callable[[Path, Data], bool] = lambda path, data: False  # whether a path can be nothing else
+    holds: Callable[[Path, Data], bool] = lambda _path, _data: False  # whether a path can be nothing else
 
 
 READERS: dict[str, Reader] = {  # by task; what is at a path is asked in this order
