@@ -193,3 +193,147 @@ def test_a_script_that_trains_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (0, "hello\n")
     assert "no training step was seen" in done.stderr
+
+
+def test_an_optimizer_made_before_the_watching_is_no_loop_by_hand() -> None:
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    with Watch(Doctor()) as watch:
+        for _ in range(400):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X), Y).backward()
+            optimizer.step()
+        assert not watch.trainings[0].by_hand
+        assert watch.calm, "nothing is wrong with it, so nothing but the loss is read by now"
+    history = watch.doctor.history(watch.trainings[0].name)
+    assert history.step == 400
+    assert [step for step, _ in history.losses.points()] == list(range(1, 401)), "calm steps are told too, in order"
+
+
+def test_a_loss_that_is_not_finite_ends_the_calm() -> None:
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with Watch(Doctor()) as watch:
+        for step in range(400):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(X), Y)
+            (loss * (float("nan") if step == 390 else 1.0)).backward()
+            optimizer.step()
+            if step == 389:
+                assert watch.calm
+    found = {finding.id: finding.onset_step for finding in watch.doctor.findings()}
+    assert found["loss-not-finite"] == 391
+    points = [step for step, _ in watch.doctor.history(watch.trainings[0].name).losses.points()]
+    assert points == sorted(points), "what waited is told before what woke it"
+
+
+def test_functional_transforms_are_left_alone() -> None:
+    from torch.func import functional_call, grad
+
+    model = network().eval()
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    slope = grad(lambda w: F.cross_entropy(functional_call(model, w, (X,)), Y))
+    with Watch(Doctor()) as watch:
+        for _ in range(5):
+            slopes = slope(weights)
+            weights = {name: w - 0.1 * slopes[name] for name, w in weights.items()}
+    assert watch.doctor.failures == []
+
+
+def found_in(train: object, *, steps: int = 200) -> dict[str, str]:
+    with Watch(Doctor()) as watch:
+        train(steps)  # type: ignore[operator]
+    assert watch.doctor.failures == []
+    return {finding.id: finding.severity for finding in watch.doctor.findings()}
+
+
+@pytest.mark.parametrize(("idle", "severity"), [(40, "advice"), (64, "warning")])
+def test_idle_units_beside_enough_others_are_an_advice(idle: int, severity: str) -> None:
+    def train(steps: int) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 3))
+        with torch.no_grad():
+            model[0].bias[:idle] = -100.0
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X), (X[:, 0] > 0).long()).backward()
+            optimizer.step()
+
+    assert found_in(train).get("dead-units") == severity
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_likelihood_read_while_evaluating_is_no_rising_loss(turned: bool) -> None:
+    """The training loss is a negative log-likelihood, and what is read off with `.item()` is negated in Python or not."""
+
+    def train(steps: int) -> None:
+        torch.manual_seed(0)
+        model = nn.Linear(6, 1)
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
+        y = X @ torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0, 0.0])
+
+        def likelihood() -> torch.Tensor:
+            return torch.distributions.Normal(model(X)[:, 0], 0.05).log_prob(y).mean().clamp(min=-30) + 20
+
+        for step in range(steps):
+            optimizer.zero_grad()
+            loss = -likelihood()
+            loss.backward()
+            optimizer.step()
+            if step % 10 == 9:
+                model.eval()
+                with torch.no_grad():
+                    val_loss = -likelihood().item() if turned else (-likelihood()).item()
+                assert isinstance(val_loss, float)
+                model.train()
+
+    assert "overfitting" not in found_in(train)
+
+
+def test_data_known_by_heart_is_overfitting() -> None:
+    def train(steps: int) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 256), nn.ReLU(), nn.Linear(256, 3))
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        held, labels = torch.randn(64, 6), torch.randint(0, 3, (64,))
+        for step in range(steps):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X), Y).backward()
+            optimizer.step()
+            if step % 10 == 9:
+                model.eval()
+                with torch.no_grad():
+                    F.cross_entropy(model(held), labels)
+                model.train()
+
+    assert "overfitting" in found_in(train)
+
+
+def test_one_number_a_sample_given_to_cross_entropy() -> None:
+    def train(steps: int) -> None:
+        torch.manual_seed(0)
+        model = nn.Linear(6, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X)[:, 0], (Y > 0).float()).backward()
+            optimizer.step()
+
+    assert found_in(train, steps=5).get("head-loss-mismatch") == "error"
+
+
+def test_places_in_the_batch_are_no_classes() -> None:
+    """Contrastive targets are `arange`: a classical model cannot tell them from the inputs, and need not."""
+
+    def train(steps: int) -> None:
+        torch.manual_seed(0)
+        model = nn.Linear(6, 8)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+        for _ in range(steps):
+            first, second = torch.randn(32, 6), torch.randn(32, 6)
+            optimizer.zero_grad()
+            F.cross_entropy(model(first) @ model(second).T, torch.arange(32)).backward()
+            optimizer.step()
+
+    assert "labels-unrelated-to-inputs" not in found_in(train)

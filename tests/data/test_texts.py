@@ -1,0 +1,199 @@
+"""Texts in, tokens and padded batches out; nothing left out without a word."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from wellfit.data import stdlib
+from wellfit.data.batches import Held, OfSamples, Order
+from wellfit.data.source import load
+from wellfit.data.texts import Sentences, Windows
+from wellfit.data.tokens import END, PAD, UNKNOWN, Tokens, learn, read
+from wellfit.errors import DataError, RecipeError
+from wellfit.recipe import Data
+
+TEXT = "Zwölf Boxkämpfer jagen Viktor; naïve cats, don't they? 日本"
+
+
+@pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
+def test_what_is_encoded_can_be_read_again(kind: str) -> None:
+    if kind == "bpe":
+        pytest.importorskip("tokenizers", reason="byte pairs are learnt by the tokenizers library")
+    tokens = learn(kind, [TEXT] * 3, most=400)
+    numbers = tokens.encode(TEXT)
+    assert tokens.decode([*numbers, END, PAD]) == TEXT
+    assert max(numbers) < len(tokens)
+    again = Tokens.of(json.loads(json.dumps(tokens.as_dict())))
+    assert again.encode(TEXT) == numbers, "plain data makes the same tokens again"
+
+
+def test_words_that_came_once_are_unknown() -> None:
+    tokens = learn("word", ["a cat", "A dog's cat, a", "bird"], most=10)
+    assert tokens.symbols == ("a", "cat")
+    assert tokens.encode("Cat bird a") == [5, UNKNOWN, 4]
+    assert tokens.decode([5, UNKNOWN, 4]) == "cat \N{REPLACEMENT CHARACTER} a"
+
+
+def test_the_most_frequent_symbols_are_kept_and_ties_are_in_order() -> None:
+    assert learn("char", ["bbbaaccd"], most=3).symbols == ("b", "a", "c")
+
+
+def test_an_unknown_kind_and_a_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"`data.tokens` is 'letters'; it can be char, byte, word, bpe"):
+        learn("letters", ["a"], most=10)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    pytest.importorskip("tokenizers")
+    with pytest.raises(DataError, match=r"no tokenizer\.json that can be read"):
+        read(tmp_path / "tokenizer.json")
+
+
+def test_sentences_are_padded_to_the_longest_of_a_batch() -> None:
+    data = Sentences.of([[5, 6, 7], [8], [9, 10]], torch.tensor([0, 1, 2]))
+    tokens, labels = data.batch(torch.tensor([1, 2]))
+    assert tokens.tolist() == [[8, 0], [9, 10]]
+    assert labels.tolist() == [1, 2]
+    assert data.lengths().tolist() == [3, 1, 2]
+    assert data.take(torch.tensor([2, 0])).batch(torch.tensor([0, 1]))[0].tolist() == [[9, 10, 0], [5, 6, 7]]
+    assert data.fingerprint() != data.take(torch.tensor([1, 0, 2])).fingerprint()
+
+
+def test_windows_give_what_follows_and_move_with_the_epoch() -> None:
+    data = Windows.of(torch.arange(100, dtype=torch.int32), 8, seed=3)
+    tokens, following = data.batch(torch.tensor([0, 2]))
+    assert tokens[1].tolist() == list(range(16, 24))
+    assert torch.equal(following, tokens + 1)
+    starts = {int(data.batch(torch.tensor([1]), epoch)[0][0, 0]) for epoch in range(40)}
+    assert starts <= set(range(8, 16))
+    assert len(starts) > 4, "in time every alignment is seen"
+    last = torch.tensor([len(data) - 1])
+    assert int(data.batch(last, 1)[1].max()) <= 99, "no window reaches beyond the text"
+
+
+def test_batches_of_like_length_hold_each_sample_once_an_epoch() -> None:
+    lengths = torch.randint(1, 60, (533,), generator=torch.Generator().manual_seed(0))
+    data = Sentences.of([[7] * n for n in lengths.tolist()], torch.arange(533))
+    order = Order(533, 16, seed=1, lengths=data.lengths())
+    batches = OfSamples(data, order)
+    seen, padding, mixed = [], 0, 0
+    for _ in range(batches.steps_per_epoch):
+        [(tokens, samples)] = batches.take()
+        seen += samples.tolist()
+        padding += int((tokens == PAD).sum())
+    assert sorted(seen) == list(range(533))
+    for samples in Order(533, 16, seed=1).epoch(0).split(16):
+        own = lengths[samples]
+        mixed += int((own.max() - own).sum())
+    assert padding < 0.25 * mixed, "little is padded"
+    assert not torch.equal(order.epoch(0), order.epoch(1))
+    again = OfSamples(data, order)
+    again.load_state_dict({"position": 7})
+    whole = OfSamples(data, order)
+    for _ in range(7):
+        whole.take()
+    assert torch.equal(again.take()[0][1], whole.take()[0][1]), "a position is a number"
+
+
+def test_held_out_samples_are_all_there_whatever_the_batch() -> None:
+    data = Sentences.of([[7] * n for n in (5, 1, 9, 2, 2)], torch.arange(5))
+    for size in (1, 2, 5):
+        held = Held.of_samples(data, size)
+        assert sorted(s for _, samples in held for s in samples.tolist()) == list(range(5))
+
+
+def written(path: Path, rows: list[str]) -> Path:
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+ROWS = [f"{'good' if i % 2 else 'bad'} film number {i % 7} indeed" for i in range(60)]
+
+
+def test_a_table_of_texts_with_and_without_a_header(tmp_path: Path) -> None:
+    rows = [f"{text}\t{i % 2}" for i, text in enumerate(ROWS)]
+    without = load(Data(source=str(written(tmp_path / "a.tsv", rows))), "text-classification")
+    assert without.classes == ("0", "1")
+    assert len(without.train) + len(without.valid) == 60
+    with_one = load(Data(source=str(written(tmp_path / "b.tsv", ["review\tlabel", *rows])), text="review"), None)
+    assert with_one.task == "text-classification", "naming the text's column is enough"
+    assert with_one.fingerprint == without.fingerprint
+
+
+def test_json_lines_and_folders_by_class(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": text, "label": i % 2}) for i, text in enumerate(ROWS)]
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+    packed = load(Data(source=str(tmp_path / "a.jsonl.gz")))
+    assert (packed.task, packed.classes) == ("text-classification", ("0", "1"))
+    for part, numbers in (("train", range(40)), ("val", range(40, 60))):
+        for i in numbers:
+            folder = tmp_path / "by-class" / part / ("good" if i % 2 else "bad")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{i}.txt").write_text(ROWS[i])
+    folders = load(Data(source=str(tmp_path / "by-class")))
+    assert (folders.classes, len(folders.train), len(folders.valid)) == (("bad", "good"), 40, 20)
+
+
+def test_empty_texts_are_counted_and_long_ones_cut(tmp_path: Path) -> None:
+    rows = [f"{text},{i % 2}" for i, text in enumerate(ROWS)]
+    rows[3] = ",1"
+    found = load(
+        Data(source=str(written(tmp_path / "a.csv", ["text,label", *rows])), text="text", target="label", context=3)
+    )
+    assert len(found.train) + len(found.valid) == 59
+    assert any("1 texts in a.csv are empty and were left out, the first is 5" in note for note in found.notes)
+    assert any("longer than 3 tokens and were cut" in note for note in found.notes)
+    assert int(found.train.lengths().max()) == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "says"),
+    [
+        (["text,label", "a b,0", "c d,"], {"text": "text", "target": "label"}, "Row 3 of .* has no `label`"),
+        (["text,label", "a b,0", "c d,0"], {"text": "text", "target": "label"}, "nothing to tell apart"),
+        (
+            ["text,label", "a b,0", "c d,1"],
+            {"text": "texts", "target": "label"},
+            "`data.text` is 'texts', but the columns",
+        ),
+        (["text,one,two", "a long text,0,1", "c and d,1,0"], {"text": "text"}, "cannot be told"),
+        (["text,label", ",0", " ,1"], {"text": "text", "target": "label"}, "holds no text"),
+        (
+            ["text,label", *(f"number {i},{i}" for i in range(60))],
+            {"text": "text", "target": "label"},
+            "these are no classes",
+        ),
+    ],
+)
+def test_tables_that_will_not_do(tmp_path: Path, rows: list[str], settings: dict[str, str], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        load(Data(source=str(written(tmp_path / "a.csv", rows)), **settings), "text-classification")  # type: ignore[arg-type]
+
+
+def test_a_class_that_training_lacks_is_named(tmp_path: Path) -> None:
+    train = written(tmp_path / "a.csv", ["text,label", *(f"{text},{i % 2}" for i, text in enumerate(ROWS))])
+    valid = written(tmp_path / "v.csv", ["text,label", "a film,0", "a film,2"])
+    with pytest.raises(DataError, match=r"Row 3 of .*v\.csv has the class .2."):
+        load(Data(source=str(train), valid=str(valid), text="text", target="label"))
+
+
+def test_running_text_is_cut_at_its_end_and_unknown_symbols_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcd " * 400 + "Z" * 40)
+    found = load(Data(source=str(tmp_path / "a.txt"), context=16, valid_share=0.1))
+    assert found.task == "text-generation"
+    assert any("40 of 204 symbols of the valid text do not occur" in note for note in found.notes)
+    with pytest.raises(DataError, match="fewer than one window"):
+        load(Data(source=str(tmp_path / "a.txt"), context=500))
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00broken")
+    with pytest.raises(DataError, match="is not text in UTF-8"):
+        load(Data(source=str(tmp_path / "b.txt")), "text-generation")
+
+
+def test_the_standard_library_is_read_as_text() -> None:
+    kinds = stdlib.kinds()
+    assert {kind for _, kind in kinds} == set(stdlib.KINDS)
+    assert len({text for text, _ in kinds}) == len(kinds), "each text once"
+    with pytest.raises(RecipeError, match="stdlib-kinds holds data for text-classification"):
+        load(Data(source="stdlib-kinds"), "text-generation")
