@@ -35,7 +35,8 @@ from wellfit.environment import queued_seconds, resident_bytes, utilization
 from wellfit.events import Stepped, Vitals
 
 DENSE = 6  # steps that are all looked at, for each optimizer
-SPARSE = 512  # the widest gap between looks
+SPARSE, SPARSEST = 512, 8192  # the widest gap between looks, in steps; and where steps are so quick
+APART = 10.0  # that more than so many seconds pass between looks even then
 ALERT = 256  # steps before which nothing passes by unread, unless an evaluation was seen
 HELD = 20_000_000  # elements of weights that are copied around an update that is looked at
 MEASURED = 3  # trainings of one program whose samples a classical model is tried on
@@ -513,7 +514,7 @@ class Watch:
         if training.step <= DENSE or odd:
             training.next_look = training.step + 1
         elif training.step >= training.next_look:
-            training.next_look = training.step + max(4, min(SPARSE, training.step // 3))
+            training.next_look = training.step + self._gap(training.step)
         active = [t for t in self.trainings[-8:] if t.step]
         wanted = any(t.step + 1 >= t.next_look for t in active) or any(
             not t.step and t.backwards < 64 for t in self.trainings[-4:]
@@ -547,6 +548,11 @@ class Watch:
             and (self.cpu or self.cuda)
         )
         self.resting = Calm(training) if self.calm else None
+
+    def _gap(self, step: int) -> int:
+        """Steps until the next look: a third of those taken, and where they take microseconds as many again."""
+        quick = int(APART * self.steps / max(1e-9, time.perf_counter() - self.began))
+        return max(4, min(step // 3, SPARSE), min(step, quick, SPARSEST) if step > SPARSE else 0)
 
     def _lend(self, training: Training, backs: list[Backward]) -> None:
         """Gradients that the backward pass of this step left in the parameters of other optimizers."""
