@@ -120,10 +120,10 @@ def depth(layers: int = 30, steps: int = 150, seed: int = 0) -> Figure:
     curves.set_xlabel("step")
     curves.set_ylabel("training loss")
     curves.set_title(f"{layers} layers on handwritten digits")
-    curves.legend()
     slopes.set_xlabel("layer, from the input")
     slopes.set_ylabel("gradient norm before the first step")
     slopes.set_title("What arrives of the gradient")
+    slopes.legend(loc="lower right")
     for axes in (curves, slopes):
         axes.grid(alpha=0.3)
     return fig
