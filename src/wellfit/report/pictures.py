@@ -45,7 +45,7 @@ def figure(width: float, height: float) -> Figure:
 
 
 def attention(maps: Mapping[str, Tensor], symbols: Sequence[str]) -> Figure:
-    """One square a layer and head: row t says where token t looks. `maps`: name -> [B, H, T, T], of which the first text is drawn.
+    """One square a layer and head, each with its own scale: row t says where token t looks. `maps`: name -> [B, H, T, T], of which the first text is drawn.
 
     Raises ModelError if there is nothing to draw or more than can be read.
     """
@@ -56,10 +56,11 @@ def attention(maps: Mapping[str, Tensor], symbols: Sequence[str]) -> Figure:
         maps = dict(list(maps.items())[: max(1, MOST_MAPS // heads)])
     fig = figure(2.6 * heads + 1, 2.6 * len(maps) + 0.6)
     grid: Any = fig.subplots(len(maps), heads, squeeze=False)
-    for row, (name, weights) in zip(grid, maps.items(), strict=True):
+    for layer, (row, weights) in enumerate(zip(grid, maps.values(), strict=True), start=1):
         for h, axes in enumerate(row):
-            axes.imshow(weights[0, h].float().numpy(), cmap="Blues", vmin=0, vmax=1)
-            axes.set_title(f"{name.removesuffix('.attention') or 'attention'}, head {h + 1}", fontsize=8)
+            shown = weights[0, h].float().numpy()
+            axes.imshow(shown, cmap="Blues", vmin=0, vmax=max(float(shown.max()), 1e-9))
+            axes.set_title(f"layer {layer}, head {h + 1}: up to {shown.max():.2f}", fontsize=8)
             few = len(symbols) <= 24
             axes.set_xticks(range(len(symbols)) if few else [], symbols if few else [], rotation=90, fontsize=7)
             axes.set_yticks(range(len(symbols)) if few else [], symbols if few else [], fontsize=7)
