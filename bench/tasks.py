@@ -75,7 +75,7 @@ def generation() -> Said:
     settings = {
         "data.source": str(DATA / "tinyshakespeare" / "input.txt"), "data.context": 64, "data.valid_share": 0.1,
         "model": {"kind": "decoder", "width": 128, "layers": 4, "heads": 4, "dropout": 0.0},
-        "training.steps": 2000, "training.batch_size": 12, "optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.1,
+        "training.steps": 2000, "training.batch_size": 12, "optimizer.learning_rate": 3e-3, "optimizer.weight_decay": 0.1,
         "optimizer.beta2": 0.99, "schedule.warmup_steps": 100, "evaluation.every": 500,
     }  # fmt: skip
     scores, _, seconds = trained(settings, "valid")

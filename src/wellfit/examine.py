@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wellfit import losses, tasks
 from wellfit.data import given
 from wellfit.data.arrays import Samples
-from wellfit.data.batches import on_device
+from wellfit.data.batches import Held, on_device
 from wellfit.doctor.preflight import Checkup, Subject, preflight
 from wellfit.doctor.trace import Trace
 from wellfit.doctor.trace import trace as traced
@@ -135,6 +135,11 @@ def _batches(data: Any, model: nn.Module) -> Callable[[], Iterable[Any]]:
 
 
 def _cut(part: Samples, device: str) -> Callable[[], Iterable[Any]]:
+    lengths = part.lengths()
+    if lengths is not None:  # padded as in training: to the longest of those of like length
+        held = Held.of_samples(part, max(1, AT_ONCE // 16), device)
+        return lambda: held
+
     def batches() -> Iterable[Any]:
         for first in range(0, len(part), AT_ONCE):
             yield on_device(part.batch(torch.arange(first, min(first + AT_ONCE, len(part)))), device)
