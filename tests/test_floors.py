@@ -13,7 +13,7 @@ FLOORS: dict[str, int] = {
     "__init__": 0, "settings": 0, "recipe": 0, "defaults": 0, "events": 0, "errors": 0,
     "run": 1, "environment": 1, "data": 1, "models": 1, "optim": 1, "losses": 1, "precision": 1, "distributed": 1,
     "checkpoint": 1, "tasks": 2, "finetune": 2, "doctor": 2, "plan": 2,
-    "train": 3, "integrations": 3,
+    "train": 3, "integrations": 3, "advise": 3,
     "cure": 4, "report": 4, "deliver": 4,
     "api": 5, "examine": 5,
     "cli": 6, "__main__": 6,

@@ -444,3 +444,45 @@ def test_a_loss_compiles_into_one_graph(loss) -> None:
     torch._dynamo.reset()
     graph = torch.compile(lambda o, t: loss(o, t), backend="eager", fullgraph=True)
     torch.testing.assert_close(graph(*batch), loss(*batch))
+
+
+def shares(*more: int) -> tuple[Tensor, Tensor]:
+    """Logits [20, C, ...] and, for each, probabilities of the classes."""
+    logits, _ = class_batch(*more)
+    return logits, torch.rand(logits.shape, generator=torch.Generator().manual_seed(2)).softmax(1)
+
+
+@pytest.mark.parametrize("more", [(), (2, 3)])
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1}, {"class_weights": WEIGHTS}])
+def test_cross_entropy_of_probabilities_is_torchs_mean_however_it_is_cut(more, settings) -> None:
+    loss, (logits, targets) = CrossEntropy(**settings), shares(*more)
+    smoothing, weights = settings.get("label_smoothing", 0.0), settings.get("class_weights")
+    reference = F.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
+    torch.testing.assert_close(mean(loss, logits, targets), reference)
+    torch.testing.assert_close(gradient(loss, logits, targets, PARTS), gradient(loss, logits, targets))
+    check(loss, logits, targets)
+
+
+def test_a_label_and_all_probability_on_it_are_the_same() -> None:
+    logits, labels = class_batch()
+    one_hot = F.one_hot(labels, CLASSES).float()
+    for loss in (CrossEntropy(), CrossEntropy(label_smoothing=0.2)):
+        torch.testing.assert_close(loss(logits, one_hot), loss(logits, labels))
+        assert loss.weight(one_hot) == loss.weight(labels)
+
+
+def test_two_labels_by_their_shares_are_the_weighted_sum_of_their_losses() -> None:
+    logits, labels = class_batch()
+    other, kept = labels.roll(1), torch.linspace(0, 1, 20)[:, None]
+    mixed = kept * F.one_hot(labels, CLASSES) + (1 - kept) * F.one_hot(other, CLASSES)
+    each = [F.cross_entropy(logits, one, reduction="none") for one in (labels, other)]
+    torch.testing.assert_close(CrossEntropy()(logits, mixed), (kept[:, 0] * each[0] + (1 - kept[:, 0]) * each[1]).sum())
+
+
+def test_what_is_no_probability_is_refused() -> None:
+    logits, targets = shares()
+    for wrong in (targets * 2, targets - 0.5):
+        with pytest.raises(ModelError, match="add up to 1"):
+            check(CrossEntropy(), logits, wrong)
+    with pytest.raises(ModelError, match=r"\[20, 5\]"):
+        check(Focal(), logits, targets)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn import datasets
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,7 +54,8 @@ def execute(command: list[str], folder: Path, **more) -> str:
 def test_there_is_something_to_execute() -> None:
     assert len(CONSOLE) >= 10
     assert len(PROGRAMS) == 4
-    assert SHELL == ["make demo", "make test", "pip install .", "pip install '.[vision,tabular]'"]
+    extras = ["pip install '.[vision,tabular]'", "pip install '.[text,series]'", "pip install '.[pictures]'"]
+    assert ["make demo", "make test", "pip install .", *extras] == SHELL
 
 
 @pytest.mark.timeout(600)
@@ -71,6 +73,12 @@ def test_the_console(tmp_path) -> None:
         "price": draw.normal(100, 20, 200),
     }
     pd.DataFrame(rows).to_csv(tmp_path / "prices.csv", index=False)
+    wine = datasets.load_wine(as_frame=True).data
+    wine.head(3).to_csv(tmp_path / "new.csv", index=False)
+    words = draw.choice(["good", "fine", "film", "plot", "dull"], (200, 8))
+    texts = [" ".join(row) for row in words]
+    labels = ["well" if "good" in text else "not" for text in texts]
+    pd.DataFrame({"review": texts, "verdict": labels}).to_csv(tmp_path / "reviews.csv", index=False)
     (tmp_path / "train.py").write_text(SCRIPT)
     (tmp_path / "mine.yaml").write_text("data: {source: wine}\ntraining: {epochs: 2}\n")
     for command in CONSOLE:

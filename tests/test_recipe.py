@@ -109,6 +109,14 @@ def test_diff_and_unresolved() -> None:
     assert resolve(changed, FACTS).unresolved() == changed
 
 
+def test_what_the_size_of_images_decided_is_open_again_and_the_chosen_kind_stays() -> None:
+    facts = Facts(task="image-classification", train_samples=1293, shape=(3, 32, 32))
+    chosen = Recipe().override(["model.kind=resnet", "model.zero_init=true"])
+    resolved = resolve(chosen, facts)
+    assert (resolved.model.stem, resolved.model.depth) == ("cifar", 20)
+    assert resolved.unresolved() == chosen
+
+
 def test_a_new_kind_resets_its_group() -> None:
     recipe = Recipe().override(["model.kind=mlp", "model.widths=[7]"]).override(["model.kind=convnet"])
     assert recipe.model == MODELS["convnet"]()
@@ -123,7 +131,9 @@ def test_steps_and_epochs_replace_each_other() -> None:
 def test_resolving_leaves_nothing_open_and_changes_nothing_chosen() -> None:
     chosen = Recipe().override(["training.batch_size=32", "optimizer.kind=lion"])
     resolved = resolve(chosen, FACTS)
-    allowed = {"data.target", "data.valid", "data.test", "data.test_share", "data.image_size", "training.steps",
+    allowed = {"data.text", "data.other", "data.tokens", "data.vocabulary", "data.context",
+               "data.time", "data.history", "data.horizon", "data.season", "data.transform", "data.parts",
+               "data.target", "data.valid", "data.test", "data.test_share", "data.image_size", "training.steps",
                "loss.class_weights", "training.max_grad_value", "evaluation.patience", "optimizer.reference_batch_size"}  # fmt: skip
     assert {path for path, value in resolved.flat().items() if value is None} <= allowed
     assert resolved.training.batch_size == 32

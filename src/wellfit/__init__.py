@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "Recipe", "Run", "WellfitError", "__version__", "check", "check_recipe", "fit", "fit_recipe", "open", "resume", "trace",
-    "trace_recipe", "watch",
+    "Recipe", "Run", "WellfitError", "__version__", "check", "check_recipe", "fit", "fit_recipe", "open", "predict", "resume",
+    "suggest", "trace", "trace_recipe", "watch",
 ]  # fmt: skip
 
 _HOMES = {
@@ -24,14 +24,18 @@ _HOMES = {
     "fit": "wellfit.api",
     "fit_recipe": "wellfit.api",
     "open": "wellfit.api",
+    "predict": "wellfit.deliver.predict",
     "resume": "wellfit.api",
+    "suggest": "wellfit.advise",
     "trace": "wellfit.examine",
     "trace_recipe": "wellfit.examine",
     "watch": "wellfit.doctor.beside",
 }
 
 if TYPE_CHECKING:
+    from wellfit.advise import suggest
     from wellfit.api import fit, fit_recipe, open, resume
+    from wellfit.deliver.predict import predict
     from wellfit.doctor.beside import watch
     from wellfit.errors import WellfitError
     from wellfit.examine import check, check_recipe, trace, trace_recipe

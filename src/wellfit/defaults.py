@@ -8,12 +8,13 @@ set is never changed. The reasons end up in `recipe.yaml`, in `wellfit explain` 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from wellfit.errors import RecipeError
 from wellfit.recipe import Recipe
+from wellfit.settings import Named
 
 LEARNING_RATES = {
     "sgd": (
@@ -30,6 +31,11 @@ TRANSFORMER_LEARNING_RATE = (
     3e-4,
     "Transformers take a third of what other networks do under Adam (Radford et al. 2018)",
 )
+UNNORMALISED_LEARNING_RATES = {  # deep, and without batch norm
+    "sgd": (0.01, "without batch norm larger steps diverge (Krizhevsky et al. 2012, section 5)"),
+    "adam": (3e-4, "without batch norm the usual 1e-3 makes its wide layers diverge or die"),
+    "adamw": (3e-4, "without batch norm the usual 1e-3 makes its wide layers diverge or die"),
+}
 WEIGHT_DECAYS = {
     "sgd": (5e-4, "the ResNet and VGG recipes' order of magnitude; SGD adds it to the gradient"),
     "adam": (0.0, "decay inside Adam's gradient is rescaled away; use adamw to decay (Loshchilov & Hutter 2019)"),
@@ -38,6 +44,10 @@ WEIGHT_DECAYS = {
     "lion": (0.1, "rate x decay as for AdamW, at Lion's smaller rate (Chen et al. 2023)"),
     "muon": (1e-2, "as AdamW"),
 }
+VIT_WEIGHT_DECAY = (
+    0.05,
+    "nothing in it knows of images, so a ViT overfits sooner than a ConvNet (Touvron et al. 2021, table 9)",
+)
 BETA2 = {
     "lion": (0.99, "the paper's value (Chen et al. 2023)"),
     "muon": (0.95, "for the parameters that AdamW updates beside Muon (Jordan et al. 2024)"),
@@ -49,10 +59,22 @@ STARTS = {  # the kind of model to begin with
     "tabular-regression": "mlp",
     "text-classification": "encoder",
     "text-generation": "decoder",
+    "seq-to-seq": "encoder-decoder",
+    "sentence-embeddings": "encoder",
+    "token-classification": "encoder",
+    "forecasting": "recurrent",
+    "object-detection": "faster-rcnn",
 }
-TRANSFORMERS = ("encoder", "decoder")
-LESS_IS_BETTER = ("loss", "error", "mae", "mse", "rmse", "perplexity", "wer", "cer")
-MORE_IS_BETTER = ("accuracy", "f1", "r2", "auc", "bleu", "map", "precision", "recall", "spearman")
+TRANSFORMERS = ("encoder", "decoder", "encoder-decoder", "vit", "detr")
+FORECASTING_BATCH = 32  # windows overlap, so a batch of them holds each value many times
+DEPTHS = {"cifar": 20, "imagenet": 18}  # of a ResNet, by its stem
+SMALL_IMAGE = 96  # pixels a side: imagenet's stem and stages leave a 32nd of it
+FEW_PATCHES = 64
+LESS_IS_BETTER = ("loss", "error", "mae", "mae_raw", "mse", "rmse", "perplexity", "wer", "cer")
+MORE_IS_BETTER = (
+    "accuracy", "f1", "r2", "auc", "bleu", "map", "map50", "precision", "recall",
+    "spearman", "chrf", "rouge1", "rougeL", "mrr", "recall_at_1", "token_accuracy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,12 +92,13 @@ class Facts:
     bf16: bool = False  # the device multiplies bf16 in hardware
     steps_per_epoch: int | None = None  # where the caller's own batches decide it
     batch_size: int | None = None  # the same
+    shape: tuple[int, ...] = ()  # [C, H, W] of images
     derived: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # what reading the data decided
 
 
 def resolve(recipe: Recipe, facts: Facts) -> Recipe:
     """The recipe with nothing left open; raises RecipeError for a metric whose goal is not known."""
-    for derive in (_what, _learning, _length, _machine, _watching):
+    for derive in (_what, _of_images, _learning, _length, _machine, _watching):
         for path, (value, why) in derive(recipe, facts).items():
             if _open(recipe, path):
                 recipe = recipe.override({path: value}, by="derived", why=why)
@@ -90,30 +113,68 @@ def _open(recipe: Recipe, path: str) -> bool:
 
 
 def _what(recipe: Recipe, facts: Facts) -> Derived:
-    kind = STARTS[facts.task]
-    losses = {"tabular-regression": "mse", "given": "given"}
+    usual: tuple[Any, str] = ({"kind": STARTS[facts.task]}, f"the usual start for {facts.task}")
+    kind = facts.derived.get("model", usual)[0]["kind"]  # reading the data may have decided it
     model = recipe.model.kind if recipe.model else kind
+    losses = {"tabular-regression": "mse", "given": "given", "forecasting": "quantile" if model == "tft" else "mse"}
     return {
         **facts.derived,
         "task": (facts.task, "what the data holds"),
-        "model": (
-            {"kind": kind, **({"name": facts.model} if kind == "given" else {})},
-            f"the usual start for {facts.task}",
+        "model": facts.derived.get(
+            "model", ({**usual[0], **({"name": facts.model} if kind == "given" else {})}, usual[1])
         ),
         "model.name": (facts.model, "for the record"),
-        "loss.kind": (
-            losses.get(facts.task, "cross-entropy"),
-            "maximum likelihood for numbers with equal noise"
-            if facts.task in losses
-            else "maximum likelihood for classes",
+        "loss.kind": facts.derived.get(
+            "loss.kind",
+            (
+                losses.get(facts.task, "cross-entropy"),
+                "maximum likelihood for numbers with equal noise"
+                if facts.task in losses
+                else "maximum likelihood for classes",
+            ),
         ),
         "name": ("-".join(filter(None, [facts.name, model])), "from the data and the model"),
+    }
+
+
+def stem_for(shape: Sequence[int]) -> str:
+    """The stem of a ResNet for images [C, H, W]."""
+    return "imagenet" if min(shape[1:]) >= SMALL_IMAGE else "cifar"
+
+
+def patch_for(shape: Sequence[int]) -> int:
+    """The side of a ViT's patches for images [C, H, W]: of those that divide both sides, what comes nearest to 64 patches."""
+    _, H, W = shape
+    sides = [side for side in range(1, min(H, W) + 1) if H % side == 0 and W % side == 0]
+    return min(sides, key=lambda side: abs(math.log(H * W / side**2 / FEW_PATCHES)))
+
+
+def _of_images(recipe: Recipe, facts: Facts) -> Derived:
+    """What the size of the images decides of a model."""
+    if recipe.model is None or len(facts.shape) != 3:
+        return {}
+    _, H, W = facts.shape
+    if recipe.model.kind == "vit":
+        patch = patch_for(facts.shape)
+        return {"model.patch": (patch, f"cuts {H} x {W} pixels into {H // patch} x {W // patch} patches")}
+    if recipe.model.kind != "resnet":
+        return {}
+    stem = recipe.model.stem or stem_for(facts.shape)
+    small = f"images of {H} x {W} pixels are small: imagenet's stem would leave {-(-H // 32)} x {-(-W // 32)} places"
+    large = f"images of {H} x {W} pixels are large: at full resolution most of the work would be lost on near copies"
+    return {
+        "model.stem": (stem, small if stem == "cifar" else large),
+        "model.depth": (DEPTHS[stem], f"the paper's shallowest with the stem {stem}"),
     }
 
 
 def _learning(recipe: Recipe, facts: Facts) -> Derived:
     kind = recipe.optimizer.kind
     rate = LEARNING_RATES[kind]
+    if recipe.model is not None and recipe.model.kind == "alexnet":
+        rate = UNNORMALISED_LEARNING_RATES.get(kind, rate)
+    if isinstance(recipe.model, Named) and recipe.model.pretrained:
+        rate = (rate[0] / 10, "a tenth of the usual, so that what was learnt before is not lost (Howard & Ruder 2018)")
     transformer = facts.transformer or (recipe.model is not None and recipe.model.kind in TRANSFORMERS)
     if transformer and kind in ("adam", "adamw", "muon"):
         rate = TRANSFORMER_LEARNING_RATE
@@ -121,7 +182,9 @@ def _learning(recipe: Recipe, facts: Facts) -> Derived:
         0.05, "adaptive steps are noisy until their averages have filled (Liu et al. 2020)")  # fmt: skip
     return {
         "optimizer.learning_rate": rate,
-        "optimizer.weight_decay": WEIGHT_DECAYS[kind],
+        "optimizer.weight_decay": VIT_WEIGHT_DECAY
+        if kind == "adamw" and recipe.model is not None and recipe.model.kind == "vit"
+        else WEIGHT_DECAYS[kind],
         "optimizer.beta2": BETA2.get(kind, (0.999, "the paper's value (Kingma & Ba 2015)")),
         "optimizer.batch_scaling": ("linear", "SGD's noise grows with rate over batch (Goyal et al. 2017)")
         if kind == "sgd"
@@ -142,14 +205,15 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
         }
     samples = max(1, facts.train_samples)
     ways = facts.world * recipe.training.gradient_accumulation_steps
-    target = max(8, min(128, samples // 20))
+    most = FORECASTING_BATCH if facts.task == "forecasting" else 128
+    target = max(8, min(most, samples // 20))
     size = max(ways, min(2 ** int(math.log2(target)), samples) // ways * ways)
     chosen = recipe.training.batch_size or size
     epochs = max(3, min(100, round(2000 * chosen / samples)))
     derived: Derived = {
         "training.batch_size": (
             size,
-            f"about 20 steps per epoch of {samples:,} samples or more, between 8 and 128",
+            f"about 20 steps per epoch of {samples:,} samples or more, between 8 and {most}",
         ),
     }
     if recipe.training.steps is None:

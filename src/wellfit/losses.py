@@ -54,6 +54,8 @@ class OfClasses:
     copies: dict[Any, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def weight(self, targets: Tensor) -> float | Tensor:
+        if targets.is_floating_point() and targets.ndim > 1:  # probabilities: torch's mean counts samples, of any class
+            return targets.numel() // targets.shape[1]
         if self.class_weights is None:
             return (targets != self.ignore_index).sum() if self.masked else targets.numel()
         ignored = targets == self.ignore_index
@@ -105,11 +107,27 @@ class OfClasses:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CrossEntropy(OfClasses):
-    """-log softmax(logits)[label]. `label_smoothing` spreads that share of the target evenly (Szegedy et al. 2016)."""
+    """-log softmax(logits)[label]. `label_smoothing` spreads that share of the target evenly (Szegedy et al. 2016).
+
+    Targets may also be the probabilities of all classes, in the outputs' shape, as MixUp makes them: the loss is then
+    -sum_c p_c log softmax(logits)_c, the sum of the labels' losses weighted by their shares. The weight is the number of
+    samples, as in torch's mean.
+    """
 
     label_smoothing: float = 0.0
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if _are_probabilities(outputs, targets):
+            logits, shares = _wide(outputs), targets
+            if outputs.ndim > 2:
+                logits, shares = (part.movedim(1, -1).flatten(0, -2) for part in (logits, shares))
+            return F.cross_entropy(
+                logits,
+                shares.to(logits.dtype),
+                self._weights(logits),
+                reduction="sum",
+                label_smoothing=self.label_smoothing,
+            )
         logits, labels = self._flat(outputs, targets)
         return F.cross_entropy(
             logits,
@@ -119,6 +137,20 @@ class CrossEntropy(OfClasses):
             reduction="sum",
             label_smoothing=self.label_smoothing,
         )
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        _tensors(outputs, targets)
+        if not _are_probabilities(outputs, targets):
+            super().check(outputs, targets)
+            return
+        super().check(outputs, targets.argmax(1))
+        totals = targets.sum(1)
+        if not bool((targets >= 0).all() and (totals - 1).abs().max() < 1e-2):
+            raise ModelError(
+                f"The targets are numbers of the outputs' shape, {list(targets.shape)}, and as probabilities of classes they must be "
+                f"0 or more and add up to 1; those of one sample add up to {float(totals.flatten()[0]):g}. For a yes or no to each "
+                "class by itself use `bce-with-logits`, and for numbers `mse`."
+            )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -201,6 +233,34 @@ class SmoothL1(OfNumbers):
         return F.smooth_l1_loss(*_alike(outputs, targets), reduction="sum", beta=self.beta)
 
 
+@dataclass(frozen=True)
+class Quantile(OfNumbers):
+    """max(q e, (q - 1) e) of the error e = target - output, summed over quantiles: outputs [..., Q], targets [...].
+
+    Least where a share q of the targets lies below the output (Koenker & Bassett 1978). The weight is the number of targets.
+    """
+
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self._fits(outputs, targets)
+        outputs = _wide(outputs)
+        levels = torch.tensor(self.quantiles, device=outputs.device, dtype=outputs.dtype)
+        error = targets[..., None].to(outputs.dtype) - outputs
+        return torch.maximum(levels * error, (levels - 1) * error).sum()
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        _tensors(outputs, targets)
+        self._fits(outputs, targets)
+
+    def _fits(self, outputs: Tensor, targets: Tensor) -> None:
+        if outputs.shape != (*targets.shape, len(self.quantiles)):
+            raise ModelError(
+                f"The model's outputs have the shape {list(outputs.shape)} and the targets {list(targets.shape)}, but the loss "
+                f"`quantile` takes one output for each of {list(self.quantiles)}: {[*targets.shape, len(self.quantiles)]}."
+            )
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BCEWithLogits(OfNumbers):
     """Binary cross entropy of logits and targets from 0 to 1, each output a question of its own (multi-label).
@@ -241,6 +301,7 @@ FOR_NUMBERS: dict[str, Callable[[recipe.Loss, Tensor | None], Loss]] = {
     "mse": lambda _s, _w: MSE(),
     "huber": lambda s, _w: Huber(s.delta),
     "smooth-l1": lambda s, _w: SmoothL1(s.delta),
+    "quantile": lambda s, _w: Quantile(s.quantiles),
     "bce-with-logits": lambda _s, w: BCEWithLogits(class_weights=w),
 }
 WEIGHTED = ("cross-entropy", "focal", "bce-with-logits")
@@ -449,6 +510,10 @@ def _alike(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         raise _misfit_of_numbers(outputs, targets)
     outputs = _wide(outputs)
     return outputs, targets.to(outputs.dtype)
+
+
+def _are_probabilities(outputs: Tensor, targets: Tensor) -> bool:
+    return targets.is_floating_point() and outputs.ndim > 1 and targets.shape == outputs.shape
 
 
 def _labels(targets: Tensor) -> Tensor:

@@ -193,8 +193,10 @@ class Recipe(Part):
             holder = values
             for name in group.split(".") if group else []:
                 holder = holder.get(name) or {}
-            if path.startswith("model."):
+            if path.startswith("model.") and self.origin("model.kind").by == "derived":
                 values["model"] = None
+            elif group == "model" and last in holder:
+                holder[last] = MODELS[holder["kind"]].model_fields[last].default
             elif last in holder:
                 holder[last] = defaults.get(path)
             del origins[path]

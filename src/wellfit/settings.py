@@ -49,6 +49,64 @@ class Augment(Part):
         "Off: a mirrored digit or letter is another one. Turn it on for natural images.",
         "Krizhevsky et al. 2012",
     )
+    crop: float = setting(
+        1.0,
+        "Least share of an image's area that is cut out at random and brought back to its size. 1: none is cut.",
+        "Off: small images lose what they show. 0.25 suits photographs; ImageNet's recipe has 0.08.",
+        "Szegedy et al. 2015, section 6",
+        gt=0,
+        le=1,
+    )
+    rotate: float = setting(
+        0.0,
+        "Largest random rotation of an image, in degrees, each way; the corners are filled with zeros.",
+        "Off: only who knows the images can say how far a turned one keeps its label.",
+        "Simard et al. 2003",
+        ge=0,
+        le=180,
+    )
+    colour: float = setting(
+        0.0,
+        "Brightness, contrast and saturation are each multiplied at random by 1 - this to 1 + this.",
+        "Off: where colour is what tells the classes apart, it must stay. 0.4 is usual for photographs.",
+        "Howard 2013; Wu et al. 2015",
+        ge=0,
+        le=1,
+    )
+    mixup: float = setting(
+        0.0,
+        "MixUp's alpha: each image is blended with another one, and so are their labels, by a share from Beta(alpha, alpha). "
+        "0: off.",
+        "Off: it pays on long trainings and blurs short ones. 0.2 is the paper's for ImageNet, 1.0 for CIFAR.",
+        "Zhang et al. 2018, sections 3.1 and 3.2",
+        ge=0,
+        le=10,
+    )
+    cutmix: float = setting(
+        0.0,
+        "CutMix's alpha: a box of another image is pasted in, and the label is shared out by area, from Beta(alpha, alpha). "
+        "0: off. With MixUp on as well, each image gets one of the two.",
+        "Off, as MixUp. The paper has 1.0.",
+        "Yun et al. 2019, section 3.1",
+        ge=0,
+        le=10,
+    )
+    delete: float = setting(
+        0.0,
+        "Share of a text's tokens that are left out at random; one always stays.",
+        "Off: it pays where there are few texts. The paper has 0.05 for up to 2,000 of them, and 0.1 for 5,000.",
+        "Wei & Zou 2019, section 2 and table 3",
+        ge=0,
+        lt=1,
+    )
+    swap: float = setting(
+        0.0,
+        "How often two tokens of a text change places, as a share of its length.",
+        "Off, as `delete`, with the same values in the paper.",
+        "Wei & Zou 2019, section 2 and table 3",
+        ge=0,
+        le=1,
+    )
 
 
 class Data(Part):
@@ -60,7 +118,7 @@ class Data(Part):
     )
     target: str | None = setting(
         None,
-        "Column to predict, for tables.",
+        "Column to predict, for tables. For series, the columns that are scored, with commas between them; null: all.",
         "A guess here would be a silent mistake, so it must be named.",
     )
     categorical: tuple[str, ...] = setting(
@@ -73,6 +131,11 @@ class Data(Part):
         None,
         "Column of the text, for tables of texts (of the source text, for pairs).",
         "Derived: the column whose entries are longest.",
+    )
+    other: str | None = setting(
+        None,
+        "Column of the other text, for pairs that belong together or have a score.",
+        "Derived, where the table has no further columns.",
     )
     tokens: str | None = setting(
         None,
@@ -89,9 +152,38 @@ class Data(Part):
         ge=2,
         le=1_000_000,
     )
+    time: str | None = setting(
+        None,
+        "Column of the times, for series.",
+        "Derived: the only column that holds dates; without one the rows are taken in their order.",
+    )
+    history: int | None = setting(
+        None, "Steps of a series from which a forecast is made.", "Derived from season, horizon and length.", ge=1
+    )
+    horizon: int | None = setting(
+        None, "Steps of a series that are forecast.", "Derived: one season, or a tenth of a short series.", ge=1
+    )
+    season: int | None = setting(
+        None,
+        "Steps after which a series repeats itself; 1: it does not.",
+        "Derived from the time step: a day or a week of hours, a week or a year of days, a year of months.",
+        "Hyndman & Athanasopoulos 2021, 2.1",
+        ge=1,
+    )
+    transform: Literal["none", "log"] | None = setting(
+        None,
+        "How a series is bent before anything is learnt from it. Scores and forecasts are told in its own unit all the same.",
+        "Derived: log where the spread grows with the level, which makes growth a line and seasons equal.",
+        "Box & Cox 1964",
+    )
+    parts: tuple[int, ...] | None = setting(
+        None,
+        "Rows of a series that learn, validate and test, in the order of time: [8640, 2880, 2880]. What lies beyond is left out.",
+        "Derived from `valid_share` and `test_share`; published splits are given in rows.",
+    )
     missing: Literal["error", "mean"] = setting(
         "error",
-        "Empty or NaN cells: an error, or the column's mean over the training rows.",
+        "Empty or NaN cells: an error, or the column's mean over the training rows (for series, the line between the neighbours).",
         "A gap is often a fault in the export; filling it in is your decision.",
     )
     valid: str | None = setting(
@@ -125,8 +217,9 @@ class Data(Part):
     )
     image_size: int | None = setting(
         None,
-        "Side in pixels to which images from a folder are brought (shorter side resized, centre cropped).",
-        "Derived: 64 for folders, the stored size for arrays.",
+        "Side in pixels to which images from a folder are brought (shorter side resized, centre cropped; for pictures with "
+        "boxes, longer side).",
+        "Derived: 64 for folders, up to 320 for pictures with boxes, the stored size for arrays.",
         ge=4,
         le=2048,
     )
@@ -143,7 +236,7 @@ class Data(Part):
         ge=0,
     )
     augment: Augment = Field(
-        default_factory=Augment, description="Random changes to training images that keep their label."
+        default_factory=Augment, description="Random changes to training images and texts that keep their label."
     )
 
 
@@ -208,6 +301,102 @@ class ConvNet(Part):
     )
 
 
+class LeNet(Part):
+    """LeNet-5: two convolutions of 5 x 5 with pools, then three linear layers."""
+
+    kind: Literal["lenet"] = "lenet"
+    activation: Activation = setting(
+        "relu", "Between the layers; tanh comes closer to 1998.", "It does not saturate.", "Glorot et al. 2011"
+    )
+    pool: Literal["max", "average"] = setting(
+        "max",
+        "How four pixels become one; average comes closer to 1998.",
+        "Keeps that something was seen.",
+        "Scherer et al. 2010",
+    )
+
+
+class AlexNet(Part):
+    """AlexNet: five convolutions and three wide linear layers, scaled to the image."""
+
+    kind: Literal["alexnet"] = "alexnet"
+    hidden: int = setting(
+        1024, "Units of each wide layer.", "The paper's 4,096 are for a million images.", "Krizhevsky et al. 2012", ge=1
+    )
+    dropout: float = setting(
+        0.5, "Before each wide layer.", "The paper's value.", "Krizhevsky et al. 2012, section 4.2", ge=0, lt=1
+    )
+
+
+class ResNet(Part):
+    """A residual network."""
+
+    kind: Literal["resnet"] = "resnet"
+    stem: Literal["cifar", "imagenet"] | None = setting(
+        None,
+        "How it begins: cifar, one 3 x 3 convolution that keeps the resolution; imagenet, 7 x 7 and a pool that quarter it.",
+        "Derived from the size of the images.",
+        "He et al. 2016, table 1 and section 4.2",
+    )
+    depth: int | None = setting(
+        None,
+        "Layers: 6 n + 2 with the stem cifar (8, 14, 20, 32, ...); 18, 34, 50, 101 or 152 with imagenet.",
+        "Derived from the stem: the paper's shallowest.",
+        "He et al. 2016, table 1 and section 4.2",
+        ge=8,
+    )
+    zero_init: bool = setting(
+        False,
+        "Each block begins as the identity.",
+        "It matters for batches of thousands.",
+        "Goyal et al. 2017, section 5.1",
+    )
+
+
+class ViT(Part):
+    """A Vision Transformer: an image as a text of patches."""
+
+    kind: Literal["vit"] = "vit"
+    patch: int | None = setting(
+        None,
+        "Side of a patch in pixels; it divides the image's.",
+        "Derived: what makes about 64 patches, since attention costs their number squared.",
+        "Dosovitskiy et al. 2021",
+        ge=1,
+    )
+    width: int = setting(128, "Size of a patch's state.", "Small sets do not fill a larger one.", ge=8)
+    layers: int = setting(4, "Blocks, one upon the other.", "What a laptop trains in minutes.", ge=1)
+    heads: int = setting(4, "Attention heads; they share the width.", "32 numbers each.", "Vaswani et al. 2017", ge=1)
+    pool: Literal["class", "mean"] = setting(
+        "mean",
+        "The answer is read from the mean of the patches, or from a token of its own.",
+        "The mean does as well and needs no long training.",
+        "Beyer et al. 2022",
+    )
+    dropout: float = setting(
+        0.1, "Share of each part's output silenced while training.", "The paper's value.", "Dosovitskiy et al. 2021, table 3",
+        ge=0, lt=1,
+    )  # fmt: skip
+
+
+class Named(Part):
+    """An architecture of torchvision or timm, with a head of its own."""
+
+    kind: Literal["named"] = "named"
+    name: str = setting(
+        "torchvision/efficientnet_b0",
+        "torchvision/NAME or timm/NAME.",
+        "Good at its size, and in every installation of torchvision.",
+        "Tan & Le 2019",
+    )
+    pretrained: bool = setting(
+        False,
+        "Begin with the weights that the library has for it; they are downloaded the first time.",
+        "Nothing is fetched unasked. With few hundred images it is what helps most.",
+        "Yosinski et al. 2014",
+    )
+
+
 class Transformer(Part):
     """What all Transformers share."""
 
@@ -256,18 +445,229 @@ class Decoder(Transformer):
     layers: int = setting(4, "Blocks, one upon the other.", "What a laptop trains in minutes.", ge=1)
 
 
-Model = Annotated[GivenModel | MLP | ConvNet | Encoder | Decoder, Field(discriminator="kind")]
+class EncoderDecoder(Transformer):
+    """A Transformer that reads one text and writes another."""
+
+    kind: Literal["encoder-decoder"] = "encoder-decoder"
+    layers: int = setting(2, "Blocks on either side.", "What a laptop trains in minutes.", ge=1)
+    positions: Literal["none", "sinusoidal", "learned", "rope", "alibi"] = setting(
+        "sinusoidal",
+        "How it knows where a token stands.",
+        "Added to the states, so that the decoder sees where in the source a word stood; distances alone do not tell it.",
+        "Vaswani et al. 2017, 3.5",
+    )
+
+
+class Recurrent(Part):
+    """An LSTM or GRU that reads the past of a series and says how far the future departs from a simple forecast."""
+
+    kind: Literal["recurrent"] = "recurrent"
+    cell: Literal["gru", "lstm", "rnn"] = setting(
+        "gru",
+        "What reads.",
+        "As good as an LSTM on short series, with fewer weights.",
+        "Cho et al. 2014; Chung et al. 2014",
+    )
+    units: int = setting(32, "Size of its state.", "Short series do not fill a larger one.", ge=1)
+    layers: int = setting(1, "Cells, one upon the other.", "A second one rarely helps on short series.", ge=1)
+    dropout: float = setting(
+        0.0, "Between layers, so only if there are two.", "With one layer there is no between.", ge=0, lt=1
+    )
+    start: Literal["mean", "last", "season"] | None = setting(
+        None,
+        "What is departed from: the mean of the history, its last value, or its last season.",
+        "Derived: which of them errs least over the training windows. The network need not learn what is known anyway.",
+        "Smyl 2020 (a network beside a classical forecast)",
+    )
+
+
+class PatchTST(Part):
+    """A Transformer over patches of a series, each channel by itself."""
+
+    kind: Literal["patchtst"] = "patchtst"
+    patch: int = setting(16, "Steps that are read as one word.", "The paper's.", "Nie et al. 2023, 4.1", ge=1)
+    stride: int = setting(8, "Steps from one patch to the next.", "The paper's.", "Nie et al. 2023, 4.1", ge=1)
+    width: int = setting(
+        16,
+        "Size of a patch's state.",
+        "The paper's for series of some ten thousand rows.",
+        "Nie et al. 2023, A.1.4",
+        ge=1,
+    )
+    heads: int = setting(4, "Attention heads; they share the width.", "The paper's for such series.", ge=1)
+    layers: int = setting(3, "Blocks, one upon the other.", "The paper's.", "Nie et al. 2023, A.1.4", ge=1)
+    feedforward: int = setting(128, "Units between the two layers of a block.", "The paper's for such series.", ge=1)
+    dropout: float = setting(
+        0.3,
+        "Share of states silenced while training.",
+        "The paper's for such series.",
+        "Nie et al. 2023, A.1.4",
+        ge=0,
+        lt=1,
+    )
+    normalize: bool = setting(
+        True, "Each window by its own mean and deviation.", "Series drift.", "Kim et al. 2022 (RevIN)"
+    )
+
+
+class DLinear(Part):
+    """Two linear maps over time, of the trend and of the rest."""
+
+    kind: Literal["dlinear"] = "dlinear"
+    kernel: int = setting(
+        25, "Steps whose mean is the trend; odd.", "The paper's.", "Zeng et al. 2023, section 4", ge=1
+    )
+    per_channel: bool = setting(False, "Maps of its own for each channel.", "Shared maps have more to learn from.")
+
+
+class TFT(Part):
+    """The Temporal Fusion Transformer: quantiles, and what it looked at."""
+
+    kind: Literal["tft"] = "tft"
+    width: int = setting(
+        32, "Size of all states.", "Small sets do not fill a larger one.", "Lim et al. 2021, table 1", ge=1
+    )
+    heads: int = setting(4, "Attention heads; they share the width.", "The paper's.", "Lim et al. 2021, table 1", ge=1)
+    dropout: float = setting(
+        0.1, "Share of states silenced while training.", "The paper's.", "Lim et al. 2021, table 1", ge=0, lt=1
+    )
+    normalize: bool = setting(True, "Each window by its own mean and deviation.", "Series drift.", "Kim et al. 2022")
+
+
+class Detector(Part):
+    """What detectors share."""
+
+    backbone: Literal["small", "resnet18", "resnet50", "mobilenet"] = setting(
+        "small",
+        "What makes features of pixels: a residual network of ten layers, or one of torchvision's.",
+        "What two cores train in minutes; the others want an accelerator or trained weights.",
+        "He et al. 2016",
+    )
+    norm: Literal["group", "batch"] = setting(
+        "group",
+        "Normalisation in the backbone.",
+        "Batches of pictures are small, and batch norm errs on them; groups do not know of the batch at all.",
+        "Wu & He 2018",
+    )
+    pretrained: bool = setting(
+        False,
+        "Begin with ImageNet's weights in the backbone (not `small`); they are downloaded the first time.",
+        "Nothing is fetched unasked. With few pictures it is what helps most.",
+        "Girshick et al. 2014",
+    )
+
+
+class FasterRCNN(Detector):
+    """Faster R-CNN: proposals, then a close look at each."""
+
+    kind: Literal["faster-rcnn"] = "faster-rcnn"
+    stride: Literal[4, 8] = setting(
+        8,
+        "Pixels a side of a place of the finest map.",
+        "4 sees things of less than about 20 pixels better, and costs four times as much.",
+        "Lin et al. 2017",
+    )
+    width: int = setting(
+        128,
+        "Channels of the feature pyramid.",
+        "Half of the paper's: few classes, small machines.",
+        "Lin et al. 2017",
+        ge=8,
+    )
+    anchor: float = setting(
+        20.0,
+        "Side in pixels of the smallest anchor; there are eight sizes, each 1.6 times the one before.",
+        "Reaches from 20 to 540 pixels, at the size to which pictures are brought.",
+        "Ren et al. 2015, section 3.1.1",
+        gt=0,
+    )
+    hidden: int = setting(
+        256, "Units of the head's two layers.", "The paper's 1,024 are for 80 classes.", "Lin et al. 2017", ge=8
+    )
+    proposals: int = setting(
+        300,
+        "Most boxes that the first stage hands on.",
+        "The paper's value for tests.",
+        "Ren et al. 2015, section 3.3",
+        ge=1,
+    )
+    samples: int = setting(
+        64,
+        "Proposals of a picture that the head learns from, up to a quarter of them things.",
+        "The paper's, of 128 from two pictures.",
+        "Girshick 2015, section 2.3",
+        ge=4,
+    )
+
+
+class DETR(Detector):
+    """DETR: queries that are boxes, matched one to one with the things."""
+
+    kind: Literal["detr"] = "detr"
+    width: int = setting(
+        128, "Size of a place's and a query's state.", "Half of the paper's.", "Carion et al. 2020", ge=8
+    )
+    heads: int = setting(4, "Attention heads; they share the width.", "32 numbers each.", "Vaswani et al. 2017", ge=1)
+    encoder_layers: int = setting(
+        1, "Blocks over the map.", "The convolutions have mixed it already.", "Carion et al. 2020, table 2", ge=0
+    )
+    decoder_layers: int = setting(
+        3,
+        "Blocks of the queries; each corrects the boxes of the one before.",
+        "Half of the paper's.",
+        "Carion et al. 2020",
+        ge=1,
+    )
+    queries: int = setting(
+        50, "Most things that a picture may have.", "The paper has 100, for COCO.", "Carion et al. 2020", ge=1
+    )
+    stride: Literal[4, 8, 16, 32] = setting(
+        16,
+        "Pixels a side of a place of the map.",
+        "Half of the paper's: smaller pictures have smaller things.",
+        "Carion et al. 2020",
+    )
+    dropout: float = setting(
+        0.0,
+        "Share of each part's output silenced while training.",
+        "It slows down matching.",
+        "Liu et al. 2022",
+        ge=0,
+        lt=1,
+    )
+
+
+Model = Annotated[
+    GivenModel | MLP | ConvNet | LeNet | AlexNet | ResNet | ViT | Named | Encoder | Decoder | EncoderDecoder
+    | Recurrent | PatchTST | DLinear | TFT
+    | FasterRCNN | DETR,
+    Field(discriminator="kind"),
+]  # fmt: skip
 MODELS: dict[str, type[Part]] = {
     "given": GivenModel,
     "mlp": MLP,
     "convnet": ConvNet,
+    "lenet": LeNet,
+    "alexnet": AlexNet,
+    "resnet": ResNet,
+    "vit": ViT,
+    "named": Named,
     "encoder": Encoder,
     "decoder": Decoder,
+    "encoder-decoder": EncoderDecoder,
+    "recurrent": Recurrent,
+    "patchtst": PatchTST,
+    "dlinear": DLinear,
+    "tft": TFT,
+    "faster-rcnn": FasterRCNN,
+    "detr": DETR,
 }
 
 
 class Loss(Part):
-    kind: Literal["cross-entropy", "focal", "mse", "huber", "smooth-l1", "bce-with-logits", "given"] | None = setting(
+    kind: (
+        Literal["cross-entropy", "focal", "mse", "huber", "smooth-l1", "quantile", "bce-with-logits", "given"] | None
+    ) = setting(
         None,
         "The loss. `given` is the callable passed to `wellfit.fit`.",
         "Derived: cross entropy for classes, MSE for numbers.",
@@ -285,6 +685,19 @@ class Loss(Part):
         "One weight a class, or `balanced` for n / (classes x count).",
         "Equal weights, unless a rare class matters more than its share.",
         "King & Zeng 2001",
+    )
+    quantiles: tuple[float, ...] = setting(
+        (0.1, 0.5, 0.9),
+        "What the quantile loss asks for, rising; the middle one is the forecast.",
+        "The middle, and a range that should hold four of five values.",
+        "Koenker & Bassett 1978; Lim et al. 2021, 4.5",
+    )
+    temperature: float = setting(
+        0.05,
+        "What cosines are divided by before a text's partner is told from the others (sentence embeddings).",
+        "The paper's: small enough that the hardest of the others count most.",
+        "Gao et al. 2021, table D.1",
+        gt=0,
     )
     gamma: float = setting(
         2.0,
@@ -552,5 +965,10 @@ Task = Literal[
     "tabular-regression",
     "text-classification",
     "text-generation",
+    "seq-to-seq",
+    "sentence-embeddings",
+    "token-classification",
+    "forecasting",
+    "object-detection",
     "given",
 ]

@@ -127,6 +127,52 @@ def trace(
     diagnose.traced(show.chosen(recipe, overrides or []), shapes, json)
 
 
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Pictures, folders, tables or texts; - for lines of the input."),
+    ],
+    choices: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a=b", help="A choice of the task's, such as top=3 or length=100."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Say what a trained run makes of new inputs."""
+    from wellfit.cli import predictions
+
+    predictions.told(run, inputs, choices or [], json)
+
+
+@app.command()
+def suggest(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="The path of your data, or an embedded set.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the recipe here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+) -> None:
+    """Look at data, pick task, model and settings, and say why."""
+    from wellfit.cli import predictions
+
+    predictions.suggested(data, overrides or [], out, force)
+
+
+@app.command()
+def draw(
+    picture: Annotated[str, typer.Argument(help="vanishing, depth, approximation, or attention.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN TEXT]", help="For attention: a run's folder and a text.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="A .png, .svg or .pdf.")] = None,
+) -> None:
+    """Draw a picture that explains: gradients through time and depth, what a layer can fit, where attention looks."""
+    from wellfit.cli import drawing
+
+    drawing.drawn(picture, arguments or [], out)
+
+
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
     if version:

@@ -30,6 +30,10 @@ def chosen(recipe: str, overrides: list[str]) -> Recipe:
     path = Path(recipe)
     is_recipe = recipe in presets() or path.suffix in (".yaml", ".yml") or (path / "recipe.yaml").is_file()
     is_data = path.exists() or path.suffix.lower() in (".csv", ".tsv", ".parquet", ".npz")
+    if not (is_recipe or is_data):  # two files may be meant by what their names share
+        from wellfit.data.pairs import beside
+
+        is_data = beside(path)
     if is_recipe or not is_data:
         loaded = Recipe.load(recipe)
         # A run's recipe is resolved for that run: what was derived is derived anew.

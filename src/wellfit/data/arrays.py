@@ -72,3 +72,4 @@ class Loaded:
         default_factory=dict
     )  # settings that reading decided: path -> value, why
     notes: tuple[str, ...] = ()  # counts of what was deduced, filled in or scaled
+    texts: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # part -> columns as they were read, for yardsticks

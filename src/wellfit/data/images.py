@@ -140,10 +140,6 @@ def is_picture(path: Path) -> bool:
 
 def folder_arrays(root: Path, classes: Sequence[str], size: int, notes: list[str]) -> Arrays:
     """Every picture below root/class, shorter side `size` pixels, centre cut out; grey if all of them are."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise MissingExtra("pillow", "vision", "Reading images from a folder") from None
     strangers = [folder.name for folder in class_folders(root) if folder.name not in classes]
     if strangers:
         raise DataError(
@@ -166,7 +162,7 @@ def folder_arrays(root: Path, classes: Sequence[str], size: int, notes: list[str
     images = np.empty((len(files), 3, size, size), np.uint8)  # filled in place: the set is in memory once
 
     def decode(number: int) -> str:
-        images[number], remark = _picture(Image, files[number][0], size)
+        images[number], remark = _picture(files[number][0], size)
         return remark
 
     with ThreadPoolExecutor(4) as pool:
@@ -193,14 +189,25 @@ def say_what_is_left_out(root: Path, bases: Sequence[Path], classes: Sequence[st
         notes.append(f"Folders in {bases[0]} that hold no pictures are no classes: {', '.join(bare)}.")
 
 
-def _picture(Image: Any, path: Path, size: int) -> tuple[np.ndarray, str]:
-    """uint8 [3, size, size], turned the way the camera was held, and what was lost on the way, if anything."""
-    from PIL import ImageOps, UnidentifiedImageError
+def _picture(path: Path, size: int) -> tuple[np.ndarray, str]:
+    """uint8 [3, size, size], and what was lost on the way, if anything."""
+    image, remark = opened(path)
+    from PIL import Image, ImageOps
 
+    image = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1), remark
+
+
+def opened(path: Path, turned: bool = True) -> tuple[Any, str]:
+    """The picture as Pillow's in RGB, turned the way the camera was held if asked, and what was lost on the way, if anything."""
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError:
+        raise MissingExtra("pillow", "vision", "Reading images") from None
     remark = ""
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file) if turned else file.copy()
             if image.mode[0] in "IF":  # Pillow would clip these at 255: all white
                 image, remark = _eight_bits(Image, image), "have 16 bits a pixel and were rounded to 256 levels"
             if "A" in image.getbands() or "transparency" in image.info:
@@ -212,8 +219,27 @@ def _picture(Image: Any, path: Path, size: int) -> tuple[np.ndarray, str]:
         raise DataError(
             f"The image {path} cannot be decoded ({error}). Replace it or take it out of the folder; nothing is left out silently."
         ) from None
-    image = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1), remark
+    return image, remark
+
+
+def picture(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, str]:
+    """uint8 [C, H, W] of one file, made as those of a folder are, and what was lost on the way, if anything.
+
+    `shape` is that of the samples a model was trained on. Raises DataError for a file that is not there or cannot be decoded,
+    and for images of other than one channel (grey) or three (colour).
+    """
+    C, H, W = shape
+    if C not in (1, 3):
+        raise DataError(
+            f"The model takes images of {C} channels, and a picture file has one or three. Give it arrays of {C} x {H} x {W} numbers."
+        )
+    if not path.is_file():
+        raise DataError(f"There is no picture at {path}. Name a picture, or a folder of them.")
+    image, remark = opened(path)
+    from PIL import Image, ImageOps
+
+    image = ImageOps.fit(image, (W, H), method=Image.Resampling.BILINEAR)
+    return np.asarray(image.convert("L"))[None] if C == 1 else np.asarray(image).transpose(2, 0, 1), remark
 
 
 def _eight_bits(Image: Any, image: Any) -> Any:

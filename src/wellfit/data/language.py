@@ -51,9 +51,13 @@ def classification(data: Data, name: str, notes: list[str]) -> Loaded:
         part: texts.sentences(tokens, chosen[part], targets[numbers], context, part, notes)
         for part, numbers in parts.items()
     }
+    raw: dict[str, tuple[Any, ...]] = {
+        part: (chosen[part], targets[numbers].tolist()) for part, numbers in parts.items()
+    }
     for part, other in others.items():
         numbers = _numbered(other, classes, getattr(data, part) or data.source)
         made[part] = texts.sentences(tokens, other.texts, numbers, context, part, notes)
+        raw[part] = (other.texts, numbers.tolist())
     return Loaded(
         "text-classification", name, made["train"], made.get("valid"), made.get("test"), made["train"].fingerprint(), classes,
         columns={"tokens": tokens.as_dict(), "context": context}, notes=tuple(dict.fromkeys(notes)),
@@ -62,6 +66,7 @@ def classification(data: Data, name: str, notes: list[str]) -> Loaded:
             "data.vocabulary": (texts.MOST_SYMBOLS, "what is rarer teaches little"),
             "data.context": (context, "most of what a text says is in its beginning, and attention costs its length squared"),
         },
+        texts=raw,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellfit.data import embedded, images, language, tables, texts
+from wellfit.data import boxes, canvases, couples, embedded, images, language, pairs, series, tables, tagged, texts
 from wellfit.data.arrays import Arrays, Loaded
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.paths import VALID_FOLDERS, existing
@@ -98,11 +98,17 @@ class Reader:
     read: Callable[[Data, str, list[str]], Loaded]  # (settings, a name for the set, notes)
     embedded: tuple[str, ...] = ()  # names of sets that are on every machine
     holds: Callable[[Path, Data], bool] = lambda _path, _data: False  # whether a path can be nothing else
+    beside: Callable[[Path], bool] = lambda _path: False  # the same of a path that is only what names of files share
 
 
 READERS: dict[str, Reader] = {  # by task; what is at a path is asked in this order
+    "object-detection": Reader(boxes.detection, (canvases.NAME,), boxes.holds),
     "text-classification": Reader(language.classification, ("stdlib-kinds",), texts.holds_labelled),
     "text-generation": Reader(language.generation, ("stdlib",), texts.holds_running),
+    "seq-to-seq": Reader(pairs.translation, ("syntax",), pairs.holds, pairs.beside),
+    "sentence-embeddings": Reader(couples.matching, ("docstrings",)),
+    "token-classification": Reader(tagged.tagging, ("python-names",), tagged.holds),
+    "forecasting": Reader(series.forecasting, series.EMBEDDED, series.holds),
 }
 
 
@@ -120,12 +126,15 @@ def _reader(data: Data, task: str | None) -> Callable[[Data, str, list[str]], Lo
                     f"`task` is {task}, but {data.source} holds data for {kind}. Leave `task` open, or name other data."
                 )
             return reader.read
-    if task in READERS:
-        existing(data.source, "data.source", names())
-        return READERS[task].read
     path = Path(data.source).expanduser()
-    if task is not None or data.source in embedded.SETS or not path.exists():
+    if task in READERS:
+        if not READERS[task].beside(path):
+            existing(data.source, "data.source", names())
+        return READERS[task].read
+    if task is not None or data.source in embedded.SETS:
         return None
+    if not path.exists():
+        return next((reader.read for reader in READERS.values() if reader.beside(path)), None)
     return next((reader.read for reader in READERS.values() if reader.holds(path, data)), None)
 
 

@@ -9,7 +9,7 @@ cut. Nothing is dropped silently: empty texts, texts cut to `data.context` and u
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellfit.data.augment import uniform
+from wellfit.data.augment import shortened, uniform
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.images import class_folders
 from wellfit.data.tokens import PAD, UNKNOWN, Tokens, learn
 from wellfit.data.tokens import read as read_tokens
 from wellfit.errors import DataError, MissingExtra
-from wellfit.recipe import Data, nearest
+from wellfit.recipe import Augment, Data, nearest
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 MOST_SYMBOLS = 20_000
@@ -48,6 +48,8 @@ class Sentences:
     flat: Tensor  # int32, all tokens one after another
     starts: Tensor  # int64 [N + 1]
     targets: Tensor  # [N]
+    augment: Augment | None = None  # what is changed at random while training, decided by this seed
+    seed: int = 0
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]], targets: Tensor) -> "Sentences":
@@ -63,10 +65,18 @@ class Sentences:
         return self.flat[self.starts[sample] : self.starts[sample + 1]].long()
 
     def take(self, samples: Tensor) -> "Sentences":
-        return Sentences.of([self.sequence(i).tolist() for i in samples.tolist()], self.targets[samples])
+        taken = Sentences.of([self.sequence(i).tolist() for i in samples.tolist()], self.targets[samples])
+        return taken if self.augment is None else taken.varied(self.augment, self.seed)
 
-    def batch(self, samples: Tensor, _: int | None = None, /) -> tuple[Tensor, Tensor]:
-        return padded([self.sequence(i) for i in samples.tolist()]), self.targets[samples]
+    def varied(self, settings: Augment, seed: int) -> "Sentences":
+        """The same, of which tokens are left out and swapped at random in training batches."""
+        return replace(self, augment=settings, seed=seed)
+
+    def batch(self, samples: Tensor, epoch: int | None = None, /) -> tuple[Tensor, Tensor]:
+        sequences = [self.sequence(i) for i in samples.tolist()]
+        if self.augment is not None and epoch is not None:
+            sequences = shortened(sequences, samples, self.augment, seed=self.seed, epoch=epoch)
+        return padded(sequences), self.targets[samples]
 
     def lengths(self) -> Tensor:
         return self.starts.diff()
@@ -185,10 +195,10 @@ def table(path: Path, named: Sequence[str | None]) -> tuple[Any, int]:
         raise DataError(f"{path} is empty.")
     try:
         if name.endswith(".parquet"):
-            return pd.read_parquet(path).astype(str), 1
+            return pd.read_parquet(path).map(_written), 1
         if name.endswith(".jsonl"):
             frame = pd.read_json(path, lines=True, dtype=False)
-            return frame.map(lambda cell: cell if cell is None else str(cell)), 1
+            return frame.map(_written), 1
         separator = "\t" if name.endswith(".tsv") else ","
         # In tab-separated text a quotation mark is a character like any other.
         quoting = 3 if separator == "\t" else 0
@@ -207,6 +217,11 @@ def table(path: Path, named: Sequence[str | None]) -> tuple[Any, int]:
         return frame, 1
     frame.columns = head
     return frame.iloc[1:], 2
+
+
+def _written(cell: Any) -> str | None:
+    """A cell as text; None where it is missing, which pandas may also say as NaN."""
+    return None if cell is None or cell != cell else str(cell)
 
 
 def _is_number(cell: str) -> bool:

@@ -128,13 +128,15 @@ def structure(
     idle = [p for p in without if id(p) in owners and id(owners[id(p)]) not in ran]
     own = training.own(training.pending[-64:])[-1:]
     last = {id(p) for back in own for p in back.reached}.union(*(back.passed for back in own))
+    passed = set().union(*(back.passed for back in own))
+    learning = {id(p) for back in own for p in back.reached}
     crossed = {t.name for t in trainings if t is not training and t.step and last & t.ids}
     training.touches |= crossed
     here = own[0].place if own else ""
     rivals = sum(1 for t in trainings if t is not training and t.step and (t.name in training.touches or training.name in t.touches)
                  and t.last_place != here and abs(t.backwards - training.backwards) < max(8, training.backwards // 2))  # fmt: skip
     yield Told("structure", "parameters", {
-        "crosses": float(bool(crossed)),
+        "crosses": float(bool(crossed)), "frozen_behind": len(passed - learning) / max(1, len(passed)),
         "unheld": float(len(unheld)), "unheld_numel": float(sum(p.numel() for p in unheld)),
         "without": float(len(without)), "stale": float(len(stale)), "idle": float(len(idle)),
         "held": float(len(training.parameters)), "rivals": float(rivals), "by_hand": float(training.by_hand),

@@ -4,22 +4,36 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from wellfit.defaults import DEPTHS, patch_for, stem_for
 from wellfit.errors import ModelError
+from wellfit.models.alexnet import alexnet
 from wellfit.models.convnet import convnet
+from wellfit.models.detection import faster_rcnn
+from wellfit.models.detr import detr
+from wellfit.models.lenet import lenet
 from wellfit.models.mlp import mlp
-from wellfit.models.transformer import Decoder, Encoder
+from wellfit.models.named import named
+from wellfit.models.resnet import cifar_resnet, resnet
+from wellfit.models.transformer import Decoder, Encoder, EncoderDecoder
+from wellfit.models.vit import ViT
 
 KINDS: dict[str, Callable[[Any, Sequence[int], int], nn.Module]] = {
     "mlp": lambda settings, shape, outputs: mlp(settings, math.prod(shape), outputs),
     "convnet": lambda settings, shape, outputs: convnet(settings, shape[0], outputs),
-}
-NEEDS_IMAGES = ("convnet",)
-NEEDS_TEXT = ("encoder", "decoder")
+    "lenet": lambda settings, shape, outputs: lenet(shape=shape, outputs=outputs, activation=settings.activation, pool=settings.pool),
+    "alexnet": lambda settings, shape, outputs: alexnet(shape=shape, outputs=outputs, hidden=settings.hidden, dropout=settings.dropout),
+    "resnet": lambda settings, shape, outputs: _resnet(settings, shape, outputs),
+    "vit": lambda settings, shape, outputs: _vit(settings, shape, outputs),
+    "named": lambda settings, shape, outputs: _named(settings, shape[0], outputs),
+}  # fmt: skip
+NEEDS_IMAGES = ("convnet", "lenet", "alexnet", "resnet", "vit", "named")
+NEEDS_TEXT = ("encoder", "decoder", "encoder-decoder")
+NEEDS_SERIES = ("recurrent", "patchtst", "dlinear", "tft")
 
 
 def build(settings: Any, shape: Sequence[int], outputs: int) -> nn.Module:
@@ -30,6 +44,14 @@ def build(settings: Any, shape: Sequence[int], outputs: int) -> nn.Module:
     if settings.kind in NEEDS_TEXT:
         raise ModelError(
             f"`model.kind` is {settings.kind!r}, which takes texts; for this data it can be {', '.join(KINDS)}."
+        )
+    if settings.kind in NEEDS_SERIES:
+        raise ModelError(
+            f"`model.kind` is {settings.kind!r}, which takes series; for this data it can be {', '.join(KINDS)}."
+        )
+    if settings.kind in DETECTORS:
+        raise ModelError(
+            f"`model.kind` is {settings.kind!r}, which takes pictures with boxes; for this data it can be {', '.join(KINDS)}."
         )
     if settings.kind not in KINDS:
         raise ModelError(
@@ -43,6 +65,60 @@ def build(settings: Any, shape: Sequence[int], outputs: int) -> nn.Module:
     return KINDS[settings.kind](settings, shape, outputs)
 
 
+STEMS: dict[str, Callable[..., nn.Module]] = {"cifar": cifar_resnet, "imagenet": resnet}
+
+
+def _resnet(settings: Any, shape: Sequence[int], outputs: int) -> nn.Module:
+    stem = settings.stem or stem_for(shape)
+    depth = settings.depth or DEPTHS[stem]
+    return STEMS[stem](depth=depth, channels=shape[0], outputs=outputs, zero_init=settings.zero_init)
+
+
+def _vit(settings: Any, shape: Sequence[int], outputs: int) -> nn.Module:
+    C, H, W = shape
+    return ViT(
+        (H, W), settings.patch or patch_for(shape), C, outputs, settings.width, settings.layers, settings.heads,
+        pool=settings.pool, dropout=settings.dropout,
+    )  # fmt: skip
+
+
+class Coloured(nn.Module):
+    """Grey images [N, 1, H, W] -> [N, 3, H, W], each channel the same, for a network that takes colour."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.expand(-1, 3, -1, -1)
+
+
+def _named(settings: Any, channels: int, outputs: int) -> nn.Module:
+    model = named(settings.name, outputs=outputs, pretrained=settings.pretrained)
+    if channels == 3:
+        return model
+    if channels != 1:
+        raise ModelError(
+            f"`model.name` is {settings.name!r}, which takes images of three channels, or of one that is repeated; a sample here "
+            f"has {channels}. Use `model.kind=resnet`, which takes any number."
+        )
+    return nn.Sequential(Coloured(), model)
+
+
+DETECTORS: dict[str, Callable[..., nn.Module]] = {"faster-rcnn": faster_rcnn, "detr": detr}
+
+
+def detector(settings: Any, record: Mapping[str, Any]) -> nn.Module:
+    """The detector of a recipe's `model` for the `classes`, `channels`, `canvas`, `mean` and `std` of a record.
+
+    Raises ModelError if the recipe asks for another model.
+    """
+    if settings.kind not in DETECTORS:
+        raise ModelError(
+            f"`model.kind` is {settings.kind!r}; to find things in pictures it can be {', '.join(DETECTORS)}."
+        )
+    return DETECTORS[settings.kind](
+        classes=len(record["classes"]), channels=record["channels"], canvas=tuple(record["canvas"]),
+        mean=record["mean"], std=record["std"], **settings.model_dump(exclude={"kind"}),
+    )  # fmt: skip
+
+
 def encoder(settings: Any, vocabulary: int, context: int) -> Encoder:
     """A Transformer encoder for texts of up to `context` tokens. Raises ModelError if the recipe asks for another model."""
     return Encoder(vocabulary, **_of_text(settings, "encoder", context))
@@ -51,6 +127,11 @@ def encoder(settings: Any, vocabulary: int, context: int) -> Encoder:
 def decoder(settings: Any, vocabulary: int, context: int) -> Decoder:
     """A Transformer decoder for texts of up to `context` tokens. Raises ModelError if the recipe asks for another model."""
     return Decoder(vocabulary, **_of_text(settings, "decoder", context))
+
+
+def encoder_decoder(settings: Any, vocabulary: int, context: int) -> EncoderDecoder:
+    """A Transformer that makes a text of up to `context` tokens into another. Raises ModelError if another is asked for."""
+    return EncoderDecoder(vocabulary, **_of_text(settings, "encoder-decoder", context))
 
 
 def _of_text(settings: Any, kind: str, context: int) -> dict[str, Any]:

@@ -212,7 +212,8 @@ class PatchLayer(nn.Module):
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float):
         super().__init__()
-        self.attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        # No dropout of attention weights, as in the authors' code: there are more of them than of anything else.
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
         self.norm_1 = nn.BatchNorm1d(width)
         self.feedforward = nn.Sequential(
             nn.Linear(width, feedforward), nn.GELU(), nn.Dropout(dropout), nn.Linear(feedforward, width)

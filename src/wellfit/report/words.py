@@ -32,14 +32,40 @@ METRICS = {
     "r2": Metric("R²", "max"),
     "rmse": Metric("root mean square error", "min"),
     "mae": Metric("mean absolute error", "min"),
+    "mse": Metric("mean squared error", "min"),
+    "perplexity": Metric("perplexity", "min"),
+    "bleu": Metric("BLEU", "max"),
+    "chrf": Metric("chrF", "max"),
+    "rouge1": Metric("ROUGE-1", "max"),
+    "rougeL": Metric("ROUGE-L", "max"),
+    "spearman": Metric("Spearman correlation", "max"),
+    "mrr": Metric("mean reciprocal rank", "max"),
+    "recall_at_1": Metric("recall at 1", "max", share=True),
+    "precision": Metric("precision", "max"),
+    "recall": Metric("recall", "max"),
+    "token_accuracy": Metric("accuracy over tokens", "max", share=True),
 }
-TOLD_FIRST = ("accuracy", "error", "r2", "rmse", "mae", "f1")  # which metric stands for a run, if several were taken
+TOLD_FIRST = (  # which metric stands for a run, if several were taken
+    "accuracy", "error", "r2", "rmse", "mae", "bleu", "spearman", "mrr", "f1",
+)  # fmt: skip
 TASKS = {
     "image-classification": "image classification",
     "tabular-classification": "classification of table rows",
     "tabular-regression": "regression on table rows",
+    "seq-to-seq": "making one text into another",
+    "sentence-embeddings": "vectors of sentences",
+    "token-classification": "tagging words",
+    "forecasting": "forecasting of series",
 }
-NETWORKS = {"convnet": "convolutional network", "mlp": "multi-layer perceptron"}
+NETWORKS = {
+    "convnet": "convolutional network",
+    "mlp": "multi-layer perceptron",
+    "encoder-decoder": "Transformer",
+    "recurrent": "recurrent network",
+    "patchtst": "Transformer over patches",
+    "dlinear": "pair of linear maps",
+    "tft": "Temporal Fusion Transformer",
+}
 SPLITS = {"valid": "validation", "test": "test"}
 
 

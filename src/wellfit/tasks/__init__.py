@@ -8,7 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from wellfit.tasks import image_classification, tabular, text_classification, text_generation
+from wellfit.tasks import (
+    forecasting,
+    image_classification,
+    object_detection,
+    sentence_embeddings,
+    seq_to_seq,
+    tabular,
+    text_classification,
+    text_generation,
+    token_classification,
+)
 from wellfit.tasks.task import Built, Supervised, Task, suited
 
 
@@ -22,11 +32,20 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "image-classification": Kind(image_classification.build),
-    "tabular-classification": Kind(tabular.classification),
-    "tabular-regression": Kind(tabular.regression),
+    "image-classification": Kind(
+        image_classification.build, image_classification.network, image_classification.predict
+    ),
+    "tabular-classification": Kind(tabular.classification, tabular.network_for_classes, tabular.predict_class),
+    "tabular-regression": Kind(tabular.regression, tabular.network_for_numbers, tabular.predict_number),
     "text-classification": Kind(text_classification.build, text_classification.network, text_classification.predict),
     "text-generation": Kind(text_generation.build, text_generation.network, text_generation.predict),
+    "seq-to-seq": Kind(seq_to_seq.build, seq_to_seq.network, seq_to_seq.predict),
+    "sentence-embeddings": Kind(sentence_embeddings.build, sentence_embeddings.network, sentence_embeddings.predict),
+    "token-classification": Kind(
+        token_classification.build, token_classification.network, token_classification.predict
+    ),
+    "forecasting": Kind(forecasting.build, forecasting.network, forecasting.predict),
+    "object-detection": Kind(object_detection.build, object_detection.network, object_detection.predict),
 }
 
 __all__ = ["KINDS", "Built", "Kind", "Supervised", "Task", "suited"]

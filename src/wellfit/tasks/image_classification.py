@@ -1,27 +1,164 @@
 """Images into classes: standardised per channel, a ConvNet unless the recipe says otherwise, cross entropy, accuracy.
 
 Images are uint8 [N, C, H, W]; the model takes them as they are, because its first layer carries the training set's mean and
-standard deviation with the weights.
+standard deviation with the weights (for trained weights, those that they were trained with). MixUp and CutMix turn the
+targets of training batches into probabilities of the classes, float32 [N, K].
+
+    >>> model = network(recipe, {"input": [3, 32, 32], "classes": ["cat", "dog"]})
+    >>> predict(model, record, ["a.jpg", "folder/"])
+    [{'input': 'a.jpg', 'class': 'cat', 'confidence': 0.98}, ...]
 """
 
+import warnings
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wellfit import losses, models
+from wellfit.data import images as pictures
 from wellfit.data.arrays import Loaded
+from wellfit.errors import DataError, RecipeError
 from wellfit.models.layers import Standardize
 from wellfit.recipe import Recipe
 from wellfit.tasks.metrics import Classification
 from wellfit.tasks.task import Built, Supervised
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in 0 to 1
+AT_ONCE = 256  # images that are predicted together
+
 
 def build(recipe: Recipe, loaded: Loaded) -> Built:
     """The model is initialised from torch's global generator, which the caller has seeded."""
     images, classes = loaded.train.inputs, len(loaded.classes)
-    shape = tuple(images.shape[1:])
-    network = models.build(recipe.model, shape, classes)
-    model = nn.Sequential(OrderedDict(standardize=Standardize.of(images), network=network))
+    mixing = [name for name in ("mixup", "cutmix") if getattr(recipe.data.augment, name)]
+    if mixing and recipe.loss.kind != "cross-entropy":
+        raise RecipeError(
+            f"`data.augment.{mixing[0]}` mixes labels, which only `loss.kind=cross-entropy` can learn from, and it is "
+            f"{recipe.loss.kind!r}. Choose that, or set `data.augment.{mixing[0]}=0`."
+        )
+    network = models.build(recipe.model, tuple(images.shape[1:]), classes)
+    model = _assembled(recipe, network, Standardize.of(images), images.shape[1])
     criterion = losses.build(recipe.loss, classes, torch.bincount(loaded.train.targets, minlength=classes))
-    return Built(Supervised(criterion, Classification()), model, {"input": list(shape)})
+    return Built(Supervised(criterion, Classification()), model, {"input": list(images.shape[1:])})
+
+
+def network(recipe: Recipe, record: Mapping[str, Any]) -> nn.Module:
+    """The untrained model for images and classes as a run's record tells them; nothing is downloaded for it."""
+    shape = tuple(record["input"])
+    settings = recipe.model
+    if _is_pretrained(recipe):
+        assert settings is not None
+        settings = settings.model_copy(update={"pretrained": False})  # the run's own weights come into their place
+    channels = (1, shape[0], 1, 1)
+    made = models.build(settings, shape, len(record["classes"]))
+    return _assembled(recipe, made, Standardize(torch.zeros(channels), torch.ones(channels)), shape[0])
+
+
+def _is_pretrained(recipe: Recipe) -> bool:
+    return bool(getattr(recipe.model, "pretrained", False))
+
+
+def _assembled(recipe: Recipe, network: nn.Module, standardize: Standardize, channels: int) -> nn.Module:
+    if _is_pretrained(recipe):
+        standardize = _as_trained(network, channels)
+    return nn.Sequential(OrderedDict(standardize=standardize, network=network))
+
+
+def _as_trained(network: nn.Module, channels: int) -> Standardize:
+    """By the mean and deviation that trained weights expect: timm tells them, torchvision's are ImageNet's."""
+    configurations = (getattr(module, "pretrained_cfg", None) for module in network.modules())
+    told: dict[str, Any] = next((one for one in configurations if isinstance(one, dict)), {})
+    mean, std = (
+        255 * torch.tensor(told.get(name, usual), dtype=torch.float32).reshape(1, 3, 1, 1)
+        for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
+    )
+    if channels == 1:  # the three copies of a grey image come after this
+        mean, std = mean.mean(1, keepdim=True), std.mean(1, keepdim=True)
+    return Standardize(mean, std)
+
+
+# ---- what is told of new images
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, record: Mapping[str, Any], inputs: Sequence[Any], *, top: int = 1
+) -> list[dict[str, Any]]:
+    """For each image its class and the probability that the model gives it, and with `top` as many of the likeliest.
+
+    An input is the path of a picture, the path of a folder (all pictures below it, by name), or an array or tensor
+    [H, W], [H, W, C] or [C, H, W] with pixels as the training set's. Pictures are brought to the training set's size and
+    colours as those of a folder are; arrays must have its size. Warns of files that are no pictures and of what decoding
+    lost, with counts. Raises DataError for a picture that is not there or cannot be decoded, naming it.
+    """
+    shape = tuple(record["input"])
+    if top < 1:
+        raise DataError(f"`top` is {top}; it must be at least 1, the likeliest class.")
+    sources = [one for thing in inputs for one in _found(thing)]
+    model.eval()
+    told: list[dict[str, Any]] = []
+    remarks: dict[str, int] = {}
+    for start in range(0, len(sources), AT_ONCE):
+        part = sources[start : start + AT_ONCE]
+        batch = torch.stack([_pixels(source, shape, remarks) for source in part])
+        for source, row in zip(part, model(batch).softmax(-1), strict=True):
+            best = [
+                (record["classes"][i], round(float(row[i]), 4)) for i in row.argsort(descending=True)[:top].tolist()
+            ]
+            answer: dict[str, Any] = {"input": str(source)} if isinstance(source, Path) else {}
+            answer |= {"class": best[0][0], "confidence": best[0][1]}
+            told.append(answer | ({"likeliest": dict(best)} if top > 1 else {}))
+    for remark, count in remarks.items():
+        warnings.warn(f"{count} pictures {remark}.", stacklevel=2)
+    return told
+
+
+def _found(thing: Any) -> list[Any]:
+    """The pictures that a path stands for, or the array itself."""
+    if not isinstance(thing, str | Path):
+        return [thing]
+    path = Path(thing).expanduser()
+    if not path.is_dir():
+        return [path]
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    found = [file for file in files if pictures.is_picture(file)]
+    if not found:
+        raise DataError(
+            f"{path} holds no pictures; they have one of the endings {', '.join(pictures.PICTURES)}. Name another folder."
+        )
+    if len(found) < len(files):
+        other = next(file for file in files if file not in found)
+        warnings.warn(
+            f"{len(files) - len(found)} files below {path} are not pictures and were left out, {other.name} for one.",
+            stacklevel=4,
+        )
+    return [*found]
+
+
+def _pixels(source: Any, shape: tuple[int, ...], remarks: dict[str, int]) -> Tensor:
+    """uint8 [C, H, W]."""
+    if isinstance(source, Path):
+        pixels, remark = pictures.picture(source, shape)
+        if remark:
+            remarks[remark] = remarks.get(remark, 0) + 1
+        return torch.from_numpy(np.array(pixels))  # a copy: Pillow's are read-only
+    array = np.asarray(source.detach().cpu() if isinstance(source, Tensor) else source)
+    if array.dtype.kind not in "iufb" or array.ndim not in (2, 3):
+        raise DataError(
+            f"An image is {type(source).__name__} of shape {list(array.shape)}; it can be the path of a picture, or an array [H, W], "
+            "[H, W, C] or [C, H, W] of numbers."
+        )
+    found = pictures.pixels(array[None] if array.ndim == 3 else array[None, None], "An image", [])[0]
+    if found.shape[0] == 1 and shape[0] == 3:
+        found = found.expand(3, -1, -1)
+    if tuple(found.shape) != shape:
+        raise DataError(
+            f"An image has the shape {list(array.shape)}, but the model was trained on {list(shape)} (channels, height, width). "
+            "Bring it to that size, or give the path of a picture, which is brought there."
+        )
+    return found

@@ -21,11 +21,14 @@ class Metrics(Protocol):
 class Classification:
     """Accuracy and macro F1 from the confusion matrix; logits [N, C, ...], class ids [N, ...], -100 ignored.
 
+    Of targets that are probabilities [N, C, ...] the likeliest class counts.
     F1 is the unweighted mean over the classes that occur as target or prediction (scikit-learn's `f1_score(average="macro")`).
     """
 
     def sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         classes = outputs.shape[1]
+        if targets.is_floating_point() and targets.shape == outputs.shape:
+            targets = targets.argmax(1)
         predicted, actual = outputs.argmax(1).flatten(), targets.flatten()
         counted = actual >= 0
         pairs = (actual * classes + predicted)[counted]

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from wellfit import losses, optim, tasks
 from wellfit.data import given
 from wellfit.data.arrays import Arrays, Loaded, Samples
-from wellfit.data.augment import augment
+from wellfit.data.augment import FOR_BOXES, FOR_IMAGES, FOR_TEXTS, augment, mixed, turned_on
 from wellfit.data.batches import (
     Batch,
     Batches,
@@ -32,7 +32,9 @@ from wellfit.data.batches import (
     seed_everything,
     untouched_randomness,
 )
+from wellfit.data.boxes import Scenes
 from wellfit.data.source import load
+from wellfit.data.texts import Sentences
 from wellfit.defaults import Facts, resolve
 from wellfit.distributed import rank, world
 from wellfit.environment import device as device_for
@@ -209,6 +211,7 @@ def from_recipe(recipe: Recipe) -> Job:
         train_samples=len(loaded.train),
         valid_samples=valid_samples,
         name=loaded.name,
+        shape=tuple(loaded.train.inputs.shape[1:]) if isinstance(loaded.train, Arrays) else (),
         derived=loaded.derived,
         world=world(),
         device=device,
@@ -227,19 +230,17 @@ def from_recipe(recipe: Recipe) -> Job:
         training.gradient_accumulation_steps,
         loaded.train.lengths(),
     )
-    change = None
-    if loaded.task == "image-classification" and recipe.data.augment != type(recipe.data.augment)():
-        change = functools.partial(_augmented, recipe)
+    train, change, without_effect = _varied(recipe, loaded)
     size = recipe.evaluation.batch_size or 1024
     held = [_held(part, size, device) for part in (loaded.valid, loaded.test)]
-    batches: Batches = OfSamples(loaded.train, order, device)
-    if isinstance(loaded.train, Arrays):
-        batches = InMemory((loaded.train.inputs, loaded.train.targets), order, device, change)
+    batches: Batches = OfSamples(train, order, device)
+    if isinstance(train, Arrays):
+        batches = InMemory((train.inputs, train.targets), order, device, change)
     job = _assembled(recipe, built.task, built.model, batches, held[0], held[1], device, loaded.fingerprint)
     if loaded.valid is not None:
         job.valid_fingerprint = loaded.valid.fingerprint()
     job.record, job.loaded = {"task": facts.task, "classes": list(loaded.classes), **built.record}, loaded
-    job.notes += loaded.notes
+    job.notes += [*loaded.notes, *without_effect]
     return job
 
 
@@ -431,9 +432,33 @@ def _agrees(recipe: Recipe, validated: bool) -> None:
         )
 
 
-def _augmented(recipe: Recipe, chunk: tuple[Tensor, ...], samples: Tensor, epoch: int) -> tuple[Tensor, ...]:
-    images, targets = chunk
-    return augment(images, samples, recipe.data.augment, seed=recipe.training.seed, epoch=epoch), targets
+def _varied(recipe: Recipe, loaded: Loaded) -> tuple[Samples, Any, list[str]]:
+    """The training samples, what changes a chunk of them at random, and which of `data.augment` has no effect here."""
+    settings, train = recipe.data.augment, loaded.train
+    images, texts = loaded.task == "image-classification", isinstance(train, Sentences)
+    scenes = isinstance(train, Scenes)
+    used = FOR_IMAGES if images else FOR_TEXTS if texts else FOR_BOXES if scenes else ()
+    left = turned_on(settings, tuple(name for name in (*FOR_IMAGES, *FOR_TEXTS) if name not in used))
+    notes = []
+    if left:
+        named = ", ".join(f"`data.augment.{name}`" for name in left)
+        notes.append(f"Without effect on data for {loaded.task}: {named}.")
+    if images and turned_on(settings, FOR_IMAGES):
+        return train, functools.partial(_augmented, recipe, loaded), notes
+    if scenes or (texts and turned_on(settings, FOR_TEXTS)):
+        return train.varied(settings, recipe.training.seed), None, notes
+    return train, None, notes
+
+
+def _augmented(
+    recipe: Recipe, loaded: Loaded, chunk: tuple[Tensor, ...], samples: Tensor, epoch: int
+) -> tuple[Tensor, ...]:
+    (images, targets), settings = chunk, recipe.data.augment
+    how: dict[str, Any] = dict(seed=recipe.training.seed, epoch=epoch)
+    if settings.mixup or settings.cutmix:
+        whole = loaded.train
+        return mixed(whole.inputs, whole.targets, samples, settings, classes=len(loaded.classes), **how)
+    return augment(images, samples, settings, **how), targets
 
 
 def signature(model: nn.Module) -> dict[str, str]:

@@ -253,6 +253,8 @@ def duplicate_samples(h: History) -> Iterator[Finding]:
                 {"seen": x["pass_seen"], "distinct": x["pass_distinct"], "share": share, "threshold": 0.1}, confidence=0.95,
             )  # fmt: skip
         return
+    if x.get("levels", 9) <= 2:
+        return  # states of a small world, which an agent comes by again and again
     # No end of a pass is known. Drawing at random repeats samples too, but with counts that scatter as those of chance do.
     early = x["before_repeat"] < 0.6 * x["distinct"] and x["new_after"] > 0.3 and x["after"] >= 32
     regular = x["dispersion"] < 0.5 or x["dispersion"] > 2

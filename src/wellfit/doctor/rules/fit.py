@@ -125,6 +125,8 @@ def underfitting(h: History) -> Iterator[Finding]:
     if v is None or h.rewarded() or _still_falling(h):
         return
     x = v.values
+    if "told" in x and h.fell() > 0.8:
+        return  # classes are known by then, whatever the few steps say that were looked at: those after a change of task
     sure = (x["score"] - x["chance"]) / max(1e-9, 1 - x["chance"])  # by what is right
     reach = min(sure, x.get("told", sure))  # and by how sure it is of it, as a loss measures
     right = x.get("right", -math.inf)  # beyond chance, as `sure` is

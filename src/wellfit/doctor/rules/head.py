@@ -128,6 +128,8 @@ def symbols_beyond_head(h: History) -> Iterator[Finding]:
 
 
 def initial_loss_off(h: History) -> Iterator[Finding]:
+    if any(v.values.get("frozen_behind", 0.0) > 0.3 for v in h.all("structure")):
+        return  # a network that was trained before knows something, if of other data
     for v in _losses(h):
         if v.step > 1 or v.values["sign"] < 0 or "mean_loss" not in v.values:
             continue
