@@ -163,6 +163,7 @@ class _Rehearsal:
         self.error = ""
         self.silent: set[str] = set()  # parameters that no gradient reached in any step
         self.samples = self.held = 0
+        self.compared = True  # the samples with each other
         self.whole = True  # all of the data was read
         self.weighted = subject.weighted
         if broken is None:
@@ -262,13 +263,15 @@ class _Rehearsal:
             if not inputs or not inputs[0].ndim:
                 break
             self._finite(emit, [*inputs, *([target] if target is not None else [])], self.samples)
-            samples.batch(inputs[:1], None)
+            self.compared = not isinstance(batch, tuple | list) or isinstance(batch[0], Tensor)
+            if self.compared:
+                samples.batch(inputs[:1], None)
             if target is not None:
                 self._labels(emit, target, self.samples)
                 given = target.new_empty((len(target), self.classes or 2)) if target.ndim else target
                 samples.labels(function, given, target, self.weighted)
             samples.step()
-            self.samples += len(inputs[0])
+            self.samples += _rows(batch, inputs)
             if self.samples >= READ:
                 self.whole = False
                 break
@@ -278,8 +281,9 @@ class _Rehearsal:
             inputs, _ = parted(batch)
             if not inputs or self.held >= READ:
                 break
-            samples.evaluated("the validation data", inputs[0])
-            self.held += len(inputs[0])
+            if self.compared:
+                samples.evaluated("the validation data", inputs[0])
+            self.held += _rows(batch, inputs)
         samples.tell(emit, final=True)
 
     def _finite(self, emit: Callable[..., None], parts: Sequence[Tensor], before: int) -> None:
@@ -323,8 +327,10 @@ def _data(subject: Subject, rehearsal: _Rehearsal, name: str) -> Check:
         else f"the {rehearsal.samples} samples of this batch"
     )
     of += "" if rehearsal.whole else " (the rest was not read)"
+    uneven = "" if rehearsal.compared else "the samples are no rows of one tensor, and only those are compared"
     if name == "duplicates":
         missing = "" if subject.train is not None else "only one batch was given, and no data set"
+        missing = missing or uneven
         return rehearsal.check(name, f"{of.capitalize()}: next to none come twice.", missing)
     if name == "leakage":
         missing = (
@@ -332,6 +338,7 @@ def _data(subject: Subject, rehearsal: _Rehearsal, name: str) -> Check:
             if subject.train is not None and subject.valid is not None
             else "there is no validation set to compare with"
         )
+        missing = missing or uneven
         return rehearsal.check(name, f"None of {rehearsal.held:,} validation samples is a training sample.", missing)
     if name == "targets":
         known = (
@@ -440,7 +447,7 @@ def _by_heart(subject: Subject) -> tuple[Check, Check]:
         or best.first - best.last > 0.5 * abs(best.first)
         or (not deaf and blind.last - best.last > 0.5 * abs(blind.last))
     )
-    count = len(measure.tensors(few)[0]) if measure.tensors(few) else 0
+    count = _rows(few, measure.tensors(few)) if measure.tensors(few) else 0
     went = f"from {best.first:.4g} to {best.last:.4g} in {best.steps} steps on {count} samples"
     evidence: Mapping[str, float | str] = {
         "first": best.first,
@@ -565,15 +572,26 @@ def _adam(model: nn.Module, rate: float) -> torch.optim.Optimizer:
 
 
 def parted(batch: Any) -> tuple[list[Tensor], Tensor | None]:
-    """Inputs and targets of a batch: (x, ..., y), a mapping with a key for the targets, or a tensor alone."""
+    """Inputs and targets of a batch: (x, ..., y), a mapping with a key for the targets, or a tensor alone.
+
+    Targets that are no tensor, such as boxes, are left out.
+    """
     if isinstance(batch, Mapping):
         named = next(
             (k for k in ("labels", "label", "targets", "target", "y") if isinstance(batch.get(k), Tensor)), None
         )
         inputs = [v for k, v in batch.items() if isinstance(v, Tensor) and k != named]
         return inputs, batch[named] if named else None
+    if isinstance(batch, tuple | list) and len(batch) == 2 and not isinstance(batch[1], Tensor):
+        return measure.tensors(batch[0]), None  # pictures and what is in them
     given = measure.tensors(batch)
     return (given[:-1], given[-1]) if len(given) > 1 else (given, None)
+
+
+def _rows(batch: Any, inputs: list[Tensor]) -> int:
+    """How many samples are in a batch: rows of a tensor, or as many pictures as there are in a list."""
+    listed = isinstance(batch, tuple | list) and isinstance(batch[0], tuple | list)
+    return len(batch[0]) if listed else len(inputs[0])
 
 
 def _finite(batch: Any) -> bool:
