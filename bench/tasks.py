@@ -10,7 +10,9 @@ whether its bar is met. Exits with 1 if one is missed.
 """
 
 import argparse
+import io
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -94,10 +96,103 @@ def mnist() -> Said:
     return accuracy >= 0.993, f"accuracy {accuracy:.4f} in {seconds:.0f} s; bar 0.993"
 
 
+def cifar() -> Said:
+    """cifar10_jpg (lossy JPEG: never to be compared with published CIFAR figures) in less than ten minutes."""
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = {}
+        for part, file in (("train", "cifar10_train_jpg.npz"), ("test", "cifar10_test_a_jpg.npz")):
+            with np.load(DATA / "cifar10_jpg" / file) as packed:
+                cuts, raw = packed["offsets"], packed["jpeg"].tobytes()
+                arrays[f"y_{part}"] = packed["label"]
+            ends = [*cuts[1:], len(raw)] if len(cuts) == len(arrays[f"y_{part}"]) else cuts[1:]
+            arrays[f"x_{part}"] = np.stack(
+                [np.asarray(Image.open(io.BytesIO(raw[a:b]))) for a, b in zip(cuts, ends, strict=False)]
+            )
+        np.savez(Path(folder) / "cifar.npz", **arrays)
+        settings = {
+            "data.source": str(Path(folder) / "cifar.npz"), "model": {"kind": "convnet", "channels": [16, 32, 64], "dropout": 0.1},
+            "data.augment.shift": 2, "data.augment.flip": True, "optimizer.learning_rate": 0.005, "optimizer.weight_decay": 0.02,
+            "schedule.kind": "one-cycle", "schedule.warmup_steps": 0.25, "training.epochs": 5, "training.batch_size": 128,
+            "evaluation.every": 0.5,
+        }  # fmt: skip
+        scores, _, seconds = trained(settings)
+    met = scores["accuracy"] >= 0.75 and seconds < 600
+    return met, f"accuracy {scores['accuracy']:.4f} in {seconds:.0f} s; bar 0.75 in 600 s; [{shown(settings)}]"
+
+
+def detection() -> Said:
+    """bccd: Faster R-CNN, beside torchvision's reference recipe for the same network, as `bench/detection.py` has it."""
+    command = [sys.executable, str(Path(__file__).with_name("detection.py")), "--seconds", "240"]
+    done = subprocess.run(
+        [*command, "--set", "optimizer.learning_rate=1e-3"], capture_output=True, text=True, check=False
+    )
+    return done.returncode == 0, " | ".join(done.stdout.strip().splitlines()[-4:]) or done.stderr[-300:]
+
+
+def embeddings() -> Said:
+    """stsb_en: from scratch, beside TF-IDF cosine, both on dev."""
+    folder = DATA / "stsb_en"
+    settings = {
+        "data.source": str(folder / "stsb-en-train.csv"),
+        "data.test": str(folder / "stsb-en-dev.csv"),
+        "task": "sentence-embeddings",
+    }
+    scores, others, seconds = trained(settings)
+    beside = {name: round(one["spearman"], 4) for name, one in others.items()}
+    return scores["spearman"] > max(
+        beside.values(), default=1.0
+    ), f"Spearman {scores['spearman']:.4f} in {seconds:.0f} s; beside {beside}"
+
+
+def translation() -> Said:
+    """multi30k English to German; its own perplexity, BLEU and chrF. (A yardstick of torch's own Transformer is not in it yet.)"""
+    settings = {"data.source": str(DATA / "multi30k_en_de" / "train"), "data.text": "en", "data.target": "de", "task": "seq-to-seq",
+                "training.epochs": 2}  # fmt: skip
+    scores, _, seconds = trained(settings, "valid")
+    return False, f"{ {name: round(value, 3) for name, value in scores.items()} } in {seconds:.0f} s; no yardstick yet"
+
+
+def long_series() -> Said:
+    """etth1, the standard split, horizon 96: PatchTST beside the last value, the last season and DLinear."""
+    common = {"data.source": str(DATA / "etth1" / "ETTh1.csv"), "task": "forecasting", "data.parts": [8640, 2880, 2880],
+              "data.horizon": 96, "data.history": 336}  # fmt: skip
+    scores, others, seconds = trained(common)
+    linear, _, quick = trained(common | {"model": {"kind": "dlinear"}})
+    beside = {name: round(one["mse"], 4) for name, one in others.items() if "mse" in one} | {
+        "DLinear": round(linear["mse"], 4)
+    }
+    return (
+        scores["mse"] <= 0.40,
+        f"MSE {scores['mse']:.4f}, MAE {scores['mae']:.4f} in {seconds:.0f} s; bar 0.40; beside {beside} ({quick:.0f} s)",
+    )
+
+
+def short_series() -> Said:
+    """Airline passengers and daily minimum temperatures, beside seasonal naive and exponential smoothing."""
+    folder, told, met = DATA / "small_ts_tabular", [], True
+    for file, more in (
+        ("airline-passengers.csv", {"data.parts": [96, 24, 24]}),
+        ("daily-min-temperatures.csv", {"data.parts": [2190, 730, 732], "data.missing": "mean"}),
+    ):
+        scores, others, seconds = trained({"data.source": str(folder / file), "task": "forecasting", **more})
+        beside = {name: round(one["rmse"], 3) for name, one in others.items()}
+        met &= scores["rmse"] < min(beside.values())
+        told.append(f"{file.split('.')[0]}: RMSE {scores['rmse']:.3f} in {seconds:.0f} s, beside {beside}")
+    return met, "; ".join(told)
+
+
 ROWS: dict[str, tuple[str, Callable[[], Said]]] = {  # name -> (folder of its data, what is run)
     "text": ("sst2", text),
     "generation": ("tinyshakespeare", generation),
     "mnist": ("mnist", mnist),
+    "cifar": ("cifar10_jpg", cifar),
+    "detection": ("bccd", detection),
+    "translation": ("multi30k_en_de", translation),
+    "embeddings": ("stsb_en", embeddings),
+    "long-series": ("etth1", long_series),
+    "short-series": ("small_ts_tabular", short_series),
 }
 
 
