@@ -29,7 +29,7 @@ def chosen(recipe: str, overrides: list[str]) -> Recipe:
     """The recipe that is meant: a preset, a file or run, or defaults for the data at a path."""
     path = Path(recipe)
     is_recipe = recipe in presets() or path.suffix in (".yaml", ".yml") or (path / "recipe.yaml").is_file()
-    is_data = path.exists() or path.suffix.lower() in (".csv", ".tsv", ".parquet", ".npz")
+    is_data = recipe.startswith("hf:") or path.exists() or path.suffix.lower() in (".csv", ".tsv", ".parquet", ".npz")
     if not (is_recipe or is_data):  # two files may be meant by what their names share
         from wellfit.data.pairs import beside
 

@@ -4,13 +4,14 @@ a folder with train-images-idx3-ubyte     MNIST-style idx
 a folder of folders of pictures           images by class; or train/, val/ and test/ with those in them
 .npz                                      arrays of images [N, H, W, ...] or rows [N, F], and labels
 .csv .tsv .parquet                        a table; `data.target` names the column to predict
+hf:NAME                                   a set of the Hugging Face hub, which is fetched once
 
 >>> load(Data(source="digits")).task
 'image-classification'
 """
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellfit.data import boxes, canvases, couples, embedded, images, language, pairs, series, tables, tagged, texts
+from wellfit.data import boxes, canvases, couples, embedded, hub, images, language, pairs, series, tables, tagged, texts
 from wellfit.data.arrays import Arrays, Loaded
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.paths import VALID_FOLDERS, existing
@@ -51,6 +52,9 @@ class Read:
 def load(data: Data, task: str | None = None) -> Loaded:
     """Reads, checks and splits. Raises DataError, naming file, row or class, for whatever is wrong."""
     notes: list[str] = []
+    if data.source.startswith(hub.PREFIX):
+        loaded = load(_on_disk(data), task)
+        return replace(loaded, name=data.source.removeprefix(hub.PREFIX).split("/")[-1].replace(":", "-"))
     read_all = _reader(data, task)
     if read_all is not None:
         return read_all(data, _name(data.source), notes)
@@ -85,6 +89,13 @@ def load(data: Data, task: str | None = None) -> Loaded:
         columns=found.columns,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _on_disk(data: Data) -> Data:
+    """The same settings, with the files of a fetched set in place of its name."""
+    parts = {part: str(path) for part, path in hub.fetched(data.source).items()}
+    own = {part: getattr(data, part) or parts.get(part) for part in ("valid", "test")}
+    return data.model_copy(update={"source": parts["train"], **own})
 
 
 def _name(source: str) -> str:
