@@ -9,6 +9,7 @@ from torch import nn
 
 import wellfit
 from wellfit.doctor.doctor import Doctor
+from wellfit.events import Ended, Evaluated, Stepped
 
 X, Y = torch.randn(256, 8, generator=torch.Generator().manual_seed(3)), torch.arange(256) % 4
 
@@ -64,4 +65,29 @@ def test_torn_and_foreign_lines_are_passed_over_and_said(tmp_path: Path, capsys)
 @pytest.mark.parametrize("preset", ["digits", "wine", "breast-cancer", "diabetes"])
 def test_presets_are_healthy(tmp_path: Path, preset: str) -> None:
     done = wellfit.fit_recipe(preset, set={"training.epochs": 4}, folder=tmp_path / preset, quiet=True)
-    assert [f["id"] for f in done.findings() if f["severity"] != "advice"] == []
+    told = {f["id"] for f in done.findings() if f["severity"] != "advice"}
+    assert told <= {"beaten-by-baseline"}, "after 4 epochs a classical model may well be better, which is then said"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "told"),
+    [
+        ({"accuracy": 0.764}, {"accuracy": 0.813}, True),
+        ({"accuracy": 0.80}, {"accuracy": 0.813}, False),
+        ({"rmse": 3.0}, {"rmse": 2.5}, True),
+        ({"rmse": 2.6}, {"rmse": 2.5}, False),
+        ({"loss": 1.0}, {"accuracy": 0.9}, False),
+    ],
+)
+def test_a_network_that_a_classical_model_beats_is_named(mine: dict, theirs: dict, told: bool) -> None:
+    doctor = Doctor()
+    for step in range(1, 40):
+        doctor.see(Stepped(step, 1.0 / step, 1.0, 1e-3))
+    doctor.see(Evaluated(39, "test", mine))
+    doctor.see(Evaluated(39, "test", theirs, of="TF-IDF + logistic regression"))
+    doctor.see(Ended(39, "finished", 1.0, 39, 1.0))
+    found = {finding.id: finding for finding in doctor.findings()}
+    assert ("beaten-by-baseline" in found) == told
+    if told:
+        assert "TF-IDF" in found["beaten-by-baseline"].says
+        assert "pretrained" in found["beaten-by-baseline"].remedies[0].words

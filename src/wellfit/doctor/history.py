@@ -77,6 +77,7 @@ class History:
     norms: Series = field(default_factory=Series)
     told: dict[str, dict[str, deque[Vitals]]] = field(default_factory=dict)
     evaluations: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # stream -> (step, loss)
+    tested: dict[str, dict[str, float]] = field(default_factory=dict)  # "model" or a yardstick -> its last test scores
     spent: float = 0.0  # seconds of the counted steps, and of them those that passed without a batch
     waited: float = 0.0
     waited_steps: int = 0
@@ -96,6 +97,8 @@ class History:
             if event.name in things or len(things) < 4 * KEPT:
                 things.setdefault(event.name, deque(maxlen=KEPT)).append(event)
         elif isinstance(event, Evaluated):
+            if event.split == "test":
+                self.tested[event.of] = dict(event.metrics)
             if event.of == "model" and event.split == "valid" and "loss" in event.metrics:
                 self.evaluated("valid", event.step, event.metrics["loss"])
         elif isinstance(event, Paced):

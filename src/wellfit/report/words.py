@@ -266,7 +266,7 @@ def _trained(recipe: Recipe, events: Sequence[Event]) -> str:
     what = f" for {TASKS[recipe.task]}" if recipe.task in TASKS else ""
     data = f" of {recipe.data.source}" if recipe.task != "given" else ""
     begun = (
-        f"A {kind} with {count(started.trainable, 'trainable parameter')}{what} "
+        f"{'An' if kind[0] in 'aeiouAEIOU' else 'A'} {kind} with {count(started.trainable, 'trainable parameter')}{what} "
         f"was trained on {count(started.train_samples, 'sample')}{data}"
     )
     if ended is not None and ended.reason == "finished":

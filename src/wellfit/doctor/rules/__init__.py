@@ -58,7 +58,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "bigrams": (data.tokens_say_nothing, fit.worse_than_counting),
     "step": (rate.learning_rate_too_high, head.falls_without_bound, numbers.exploding_over_steps, numbers.loss_spike, resources.input_pipeline_slow),
     "end": (
-        rate.learning_rate_too_low, rate.learning_rate_decayed_too_early, rate.warmup_missing, fit.overfitting, fit.memorised,
+        rate.learning_rate_too_low, rate.learning_rate_decayed_too_early, rate.warmup_missing, fit.overfitting, fit.memorised, fit.beaten_by_yardstick,
         fit.training_too_short, fit.validation_missing, fit.weights_wither, rate.loss_not_decreasing, resources.accelerator_idle,
     ),
 }  # fmt: skip

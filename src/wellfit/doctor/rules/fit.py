@@ -172,6 +172,27 @@ def worse_than_counting(h: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+MORE, LESS = ("accuracy", "spearman", "mrr"), ("rmse", "mse", "mae")  # scores by which yardsticks are compared
+
+
+def beaten_by_yardstick(h: History) -> Iterator[Finding]:
+    """A recorded run that was tested beside classical models."""
+    mine = h.tested.get("model", {})
+    others = {name: scores for name, scores in h.tested.items() if name != "model"}
+    metric = next((m for m in (*MORE, *LESS) if m in mine and any(m in scores for scores in others.values())), None)
+    if metric is None:
+        return
+    sign = 1 if metric in MORE else -1
+    name, best = max(((n, s[metric]) for n, s in others.items() if metric in s), key=lambda pair: sign * pair[1])
+    margin = 0.03 if metric in MORE else 0.1 * abs(best)
+    if sign * (best - mine[metric]) > margin:
+        yield find(
+            "beaten-by-baseline", h.step,
+            f"On the test data {name} has {metric} {best:.4g}, and the network {mine[metric]:.4g}.",
+            {"baseline": best, "network": mine[metric], "threshold": margin}, confidence=0.9,
+        )  # fmt: skip
+
+
 def beaten_by_baseline(h: History) -> Iterator[Finding]:
     v = h.latest("yardstick")
     if v is None or h.rewarded() or "held_out" not in v.values or not v.values["tabular"] or _still_falling(h):
