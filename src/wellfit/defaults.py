@@ -65,6 +65,7 @@ STARTS = {  # the kind of model to begin with
     "forecasting": "recurrent",
     "object-detection": "faster-rcnn",
 }
+FEW_TEXTS = 20_000
 TRANSFORMERS = ("encoder", "decoder", "encoder-decoder", "vit", "detr")
 FORECASTING_BATCH = 32  # windows overlap, so a batch of them holds each value many times
 DEPTHS = {"cifar": 20, "imagenet": 18}  # of a ResNet, by its stem
@@ -114,6 +115,9 @@ def _open(recipe: Recipe, path: str) -> bool:
 
 def _what(recipe: Recipe, facts: Facts) -> Derived:
     usual: tuple[Any, str] = ({"kind": STARTS[facts.task]}, f"the usual start for {facts.task}")
+    if facts.task == "text-classification" and 0 < facts.train_samples < FEW_TEXTS:
+        small = {"kind": "encoder", "width": 64, "layers": 1, "dropout": 0.5}
+        usual = (small, f"fewer than {FEW_TEXTS:,} texts are soon known by heart: a small encoder, much of it silenced")
     kind = facts.derived.get("model", usual)[0]["kind"]  # reading the data may have decided it
     model = recipe.model.kind if recipe.model else kind
     losses = {"tabular-regression": "mse", "given": "given", "forecasting": "quantile" if model == "tft" else "mse"}
