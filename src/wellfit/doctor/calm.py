@@ -64,4 +64,11 @@ class Calm:
             self.odd = value
         training.level += 0.1 * (value - training.level)
         training.swing += 0.1 * (away - training.swing)
-        return self.odd is not None or training.step + 1 >= training.next_look or len(self.quiet) > WAITING
+        return self.odd is not None or training.step + 1 >= training.next_look
+
+    def waiting(self) -> list[tuple[int, float, float]]:
+        """The numbers that wait, once there are many; they are no longer kept here."""
+        if len(self.quiet) <= WAITING:
+            return []
+        told, self.quiet = self.quiet, []
+        return told

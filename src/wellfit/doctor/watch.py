@@ -340,6 +340,9 @@ class Watch:
             self._wake()
             return False
         self.steps += 1
+        told = rest.waiting()
+        if told:
+            self.doctor.passed(rest.training.name, told)
         if rest.steps() or (rest.training.late and self._collect(rest.training)):
             self._wake()
         return True
