@@ -13,7 +13,7 @@ from wellfit.data.source import load
 from wellfit.data.texts import Sentences, Windows
 from wellfit.data.tokens import END, PAD, UNKNOWN, Tokens, learn, read
 from wellfit.errors import DataError, RecipeError
-from wellfit.recipe import Data
+from wellfit.recipe import Augment, Data
 
 TEXT = "Zwölf Boxkämpfer jagen Viktor; naïve cats, don't they? 日本"
 
@@ -68,6 +68,10 @@ def test_windows_give_what_follows_and_move_with_the_epoch() -> None:
     starts = {int(data.batch(torch.tensor([1]), epoch)[0][0, 0]) for epoch in range(40)}
     assert starts <= set(range(8, 16))
     assert len(starts) > 4, "in time every alignment is seen"
+    other = Windows.of(data.flat, 8).varied(Augment(), 4)
+    assert [int(other.batch(torch.tensor([1]), e)[0][0, 0]) for e in range(9)] != [
+        int(data.batch(torch.tensor([1]), e)[0][0, 0]) for e in range(9)
+    ], "the seed of the run decides"
     last = torch.tensor([len(data) - 1])
     assert int(data.batch(last, 1)[1].max()) <= 99, "no window reaches beyond the text"
 

@@ -101,6 +101,10 @@ class Windows:
     def of(cls, flat: Tensor, context: int, seed: int = 0) -> "Windows":
         return cls(flat, context, torch.arange((len(flat) - 1) // context), seed)
 
+    def varied(self, _: Augment, seed: int) -> "Windows":
+        """The same, moved by what this seed draws for each epoch."""
+        return replace(self, seed=seed)
+
     def __len__(self) -> int:
         return len(self.numbers)
 

@@ -34,7 +34,7 @@ from wellfit.data.batches import (
 )
 from wellfit.data.boxes import Scenes
 from wellfit.data.source import load
-from wellfit.data.texts import Sentences
+from wellfit.data.texts import Sentences, Windows
 from wellfit.defaults import Facts, resolve
 from wellfit.distributed import rank, world
 from wellfit.environment import device as device_for
@@ -436,7 +436,7 @@ def _varied(recipe: Recipe, loaded: Loaded) -> tuple[Samples, Any, list[str]]:
     """The training samples, what changes a chunk of them at random, and which of `data.augment` has no effect here."""
     settings, train = recipe.data.augment, loaded.train
     images, texts = loaded.task == "image-classification", isinstance(train, Sentences)
-    scenes = isinstance(train, Scenes)
+    scenes, windows = isinstance(train, Scenes), isinstance(train, Windows)
     used = FOR_IMAGES if images else FOR_TEXTS if texts else FOR_BOXES if scenes else ()
     left = turned_on(settings, tuple(name for name in (*FOR_IMAGES, *FOR_TEXTS) if name not in used))
     notes = []
@@ -445,7 +445,7 @@ def _varied(recipe: Recipe, loaded: Loaded) -> tuple[Samples, Any, list[str]]:
         notes.append(f"Without effect on data for {loaded.task}: {named}.")
     if images and turned_on(settings, FOR_IMAGES):
         return train, functools.partial(_augmented, recipe, loaded), notes
-    if scenes or (texts and turned_on(settings, FOR_TEXTS)):
+    if scenes or windows or (texts and turned_on(settings, FOR_TEXTS)):
         return train.varied(settings, recipe.training.seed), None, notes
     return train, None, notes
 
