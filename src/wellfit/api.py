@@ -26,7 +26,7 @@ from wellfit.events import Ended, Evaluated, Started
 from wellfit.recipe import Recipe
 from wellfit.report.progress import Progress
 from wellfit.run import Run
-from wellfit.tasks.baseline import baselines
+from wellfit.tasks import KINDS
 from wellfit.train.evaluate import evaluate
 from wellfit.train.fit import fit as turn
 from wellfit.train.record import Observer, Record
@@ -248,5 +248,5 @@ def _score(job: Job, record: Record, step: int) -> None:
         with job.precision.autocast():
             record.emit(Evaluated(step, "test", evaluate(job.model, job.task, job.test)))
         if job.loaded is not None and record.first:
-            for baseline in baselines(job.loaded):
+            for baseline in KINDS[job.loaded.task].yardsticks(job.loaded):
                 record.emit(Evaluated(step, "test", baseline.scores, of=baseline.name))

@@ -14,8 +14,7 @@ from wellfit.events import Evaluated
 from wellfit.losses import Quantile
 from wellfit.models.forecast import RecurrentForecaster
 from wellfit.recipe import Data, Recipe
-from wellfit.tasks import forecasting
-from wellfit.tasks.baseline import baselines
+from wellfit.tasks import KINDS, forecasting
 from wellfit.tasks.forecasting import Departure, Forecasts, WithCalendar, smoothed
 
 SMALL = {"data.history": 24, "data.horizon": 6, "training.steps": 60, "training.batch_size": 16}
@@ -153,7 +152,7 @@ def test_scores_are_those_of_a_slow_reference(tmp_path) -> None:
     assert scores["mae_raw"] == pytest.approx(np.mean(np.abs(errors)), rel=1e-5)
     assert scores["mse"] == pytest.approx(np.mean(np.square(errors)) / train.var(), rel=1e-5)
     assert scores["mae"] == pytest.approx(np.mean(np.abs(errors)) / train.std(), rel=1e-5)
-    found = {one.name: one.scores for one in baselines(loaded)}
+    found = {one.name: one.scores for one in KINDS["forecasting"].yardsticks(loaded)}
     assert found["last value"]["rmse"] == pytest.approx(scores["rmse"], rel=1e-6)
     season = [y[s + 24 + h] - y[s + 12 + h] for s in loaded.test.starts.tolist() for h in range(6)]
     assert found["seasonal"]["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(season))), rel=1e-5)

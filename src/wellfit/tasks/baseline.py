@@ -30,16 +30,8 @@ class Baseline:
 
 
 def baselines(loaded: Loaded) -> list[Baseline]:
-    """The yardsticks for a task, scored on its test samples; empty where there are none."""
-    if loaded.task == "forecasting":
-        from wellfit.tasks.forecasting import yardsticks
-
-        return yardsticks(loaded)
-    if loaded.texts:
-        from wellfit.tasks.yardsticks import yardsticks as of_texts
-
-        return of_texts(loaded)
-    if not loaded.task.startswith("tabular") or loaded.test is None:
+    """The yardsticks for a tabular task, scored on its test rows; empty where there are none."""
+    if loaded.test is None:
         return []
     parts = [loaded.train, *([loaded.valid] if loaded.valid is not None else [])]
     rows = torch.cat([part.inputs for part in parts]).numpy()
