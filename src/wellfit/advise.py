@@ -568,14 +568,13 @@ def _labelled_texts(found: Suggestion, loaded: Loaded) -> None:
     context = min(LONGEST_CONTEXT, max(16, -(-most // 16) * 16))
     found.choose("data.context", context, f"holds {float((lengths <= context).double().mean()):.0%} of the texts whole")
     N = len(train)
-    found.choose("model.kind", "encoder", "a Transformer encoder sees every word beside every other")
     if N < FEW_TEXTS:
-        found.choose("model.width", 64, f"{N:,} texts do not fill a larger one")
-        found.choose("model.dropout", 0.3, f"{N:,} texts are soon known by heart")
-        found.choose(
-            "data.augment.delete", 0.1, f"{N:,} texts are few, and most words can go without a change of class"
+        found.choose("model.kind", "bag", f"of {N:,} texts little more than words can be learnt")
+        found.instead.append(
+            "Where the order of words decides: `model.kind=encoder`, a Transformer, which wants more texts or a small width and much dropout."
         )
     else:
+        found.choose("model.kind", "encoder", "a Transformer encoder sees every word beside every other")
         found.choose("model.dropout", 0.2, "texts are learnt by heart sooner than pictures")
     found.watch.append(
         f"{N:,} texts teach a language only so far: TF-IDF with logistic regression is hard to beat from scratch below some ten thousand."

@@ -97,6 +97,17 @@ class Facts:
     derived: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # what reading the data decided
 
 
+READS = {"encoder": ("word", "an encoder's states are of words, in their order")}  # kind of model -> kind of tokens
+
+
+def before_reading(recipe: Recipe) -> Recipe:
+    """What the model that is asked for decides of how data is read."""
+    if recipe.data.tokens is None and recipe.model is not None and recipe.model.kind in READS:
+        tokens, why = READS[recipe.model.kind]
+        return recipe.override({"data.tokens": tokens}, by="derived", why=why)
+    return recipe
+
+
 def resolve(recipe: Recipe, facts: Facts) -> Recipe:
     """The recipe with nothing left open; raises RecipeError for a metric whose goal is not known."""
     for derive in (_what, _of_images, _learning, _length, _machine, _watching):
@@ -116,8 +127,10 @@ def _open(recipe: Recipe, path: str) -> bool:
 def _what(recipe: Recipe, facts: Facts) -> Derived:
     usual: tuple[Any, str] = ({"kind": STARTS[facts.task]}, f"the usual start for {facts.task}")
     if facts.task == "text-classification" and 0 < facts.train_samples < FEW_TEXTS:
-        small = {"kind": "encoder", "width": 64, "layers": 1, "dropout": 0.5}
-        usual = (small, f"fewer than {FEW_TEXTS:,} texts are soon known by heart: a small encoder, much of it silenced")
+        usual = (
+            {"kind": "bag"},
+            f"of fewer than {FEW_TEXTS:,} texts little more than words can be learnt (Wang & Manning 2012)",
+        )
     kind = facts.derived.get("model", usual)[0]["kind"]  # reading the data may have decided it
     model = recipe.model.kind if recipe.model else kind
     losses = {"tabular-regression": "mse", "given": "given", "forecasting": "quantile" if model == "tft" else "mse"}
@@ -213,7 +226,10 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
     target = max(8, min(most, samples // 20))
     size = max(ways, min(2 ** int(math.log2(target)), samples) // ways * ways)
     chosen = recipe.training.batch_size or size
-    epochs = max(3, min(100, round(2000 * chosen / samples)))
+    steps = (
+        1000 if recipe.model is not None and recipe.model.kind == "bag" else 2000
+    )  # a bag has little to learn, and soon has
+    epochs = max(3, min(100, round(steps * chosen / samples)))
     derived: Derived = {
         "training.batch_size": (
             size,
@@ -221,7 +237,7 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
         ),
     }
     if recipe.training.steps is None:
-        derived["training.epochs"] = (float(epochs), f"about 2,000 steps of {chosen}, between 3 and 100 epochs")
+        derived["training.epochs"] = (float(epochs), f"about {steps:,} steps of {chosen}, between 3 and 100 epochs")
     return derived
 
 

@@ -1,6 +1,6 @@
 """A recipe: all that decides a run, as frozen, validated data. No code hides in it.
 
-The fields are declared in `settings.py`; here is how recipes are loaded, changed, compared and written. A value of `None`
+The fields are declared in `settings/`; here is how recipes are loaded, changed, compared and written. A value of `None`
 means "derived": `defaults.resolve` fills it in from the data, the model and the machine, and says why. Each value knows
 who set it (`Recipe.origin`).
 

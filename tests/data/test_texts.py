@@ -12,8 +12,9 @@ from wellfit.data.batches import Held, OfSamples, Order
 from wellfit.data.source import load
 from wellfit.data.texts import Sentences, Windows
 from wellfit.data.tokens import END, PAD, UNKNOWN, Tokens, learn, read
-from wellfit.errors import DataError, RecipeError
-from wellfit.recipe import Augment, Data
+from wellfit.errors import DataError, ModelError, RecipeError
+from wellfit.recipe import Augment, Data, Recipe
+from wellfit.train.setup import from_recipe
 
 TEXT = "Zwölf Boxkämpfer jagen Viktor; naïve cats, don't they? 日本"
 
@@ -42,7 +43,7 @@ def test_the_most_frequent_symbols_are_kept_and_ties_are_in_order() -> None:
 
 
 def test_an_unknown_kind_and_a_file_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"`data.tokens` is 'letters'; it can be char, byte, word, bpe"):
+    with pytest.raises(DataError, match=r"`data.tokens` is 'letters'; it can be char, byte, word, ngram, bpe"):
         learn("letters", ["a"], most=10)
     (tmp_path / "tokenizer.json").write_text("{}")
     pytest.importorskip("tokenizers")
@@ -201,3 +202,26 @@ def test_the_standard_library_is_read_as_text() -> None:
     assert len({text for text, _ in kinds}) == len(kinds), "each text once"
     with pytest.raises(RecipeError, match="stdlib-kinds holds data for text-classification"):
         load(Data(source="stdlib-kinds"), "text-generation")
+
+
+def test_words_beside_their_letters_know_the_unseen_by_its_parts() -> None:
+    tokens = learn("ngram", ["cats play", "cats sleep"], most=100)
+    seen = {tokens.symbols[i - 4] for i in tokens.encode("cats")}
+    assert seen == {"<cats>", "<ca", "cat", "ats", "ts>", "<cat", "cats", "ats>", "<cats", "cats>"}
+    assert {tokens.symbols[i - 4] for i in tokens.encode("cat")} == {"<ca", "cat", "<cat"}
+    assert tokens.encode("zyx") == []
+    assert tokens.decode(tokens.encode("Cats play cats")) == "cats cats", "play came once"
+
+
+def test_an_encoder_reads_words_where_a_bag_reads_letters(tmp_path: Path) -> None:
+    rows = "".join(f"a {one} thing {i},the {one} object {i}\n" for i in range(30) for one in ("red", "blue"))
+    (tmp_path / "pairs.csv").write_text(rows)
+    base = Recipe().override({"data.source": str(tmp_path / "pairs.csv"), "task": "sentence-embeddings"})
+    small = {"model": {"kind": "encoder", "width": 16, "layers": 1, "heads": 2}}
+    assert from_recipe(base).recipe.model.kind == "bag"
+    assert from_recipe(base).recipe.data.tokens == "ngram"
+    assert from_recipe(base.override(small)).recipe.data.tokens == "word"
+    with pytest.raises(
+        ModelError, match=r"no order that an encoder could read. Set `model.kind=bag` or `data.tokens=word`"
+    ):
+        from_recipe(base.override({**small, "data.tokens": "ngram"}))

@@ -5,15 +5,22 @@ pictures with boxes) brings its own `Samples`, which make a batch of any of them
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from wellfit.data.fingerprint import fingerprint
+from wellfit.settings import Augment
 
 
 class Samples(Protocol):
     """Numbered samples, any of which make a batch. What is in them never changes."""
+
+    augments: ClassVar[tuple[str, ...]] = ()  # the settings of `data.augment` that `varied` heeds
+
+    def varied(self, settings: Augment, seed: int) -> "Samples":  # noqa: ARG002 - for those that have something to vary
+        """The same, of which training batches are changed at random, by settings and seed."""
+        return self
 
     def __len__(self) -> int: ...
 
@@ -31,7 +38,7 @@ class Samples(Protocol):
 
 
 @dataclass(frozen=True)
-class Arrays:
+class Arrays(Samples):
     """Samples. `inputs`: uint8 [N, C, H, W] images or float32 [N, F] rows; `targets`: int64 [N] classes or float32 [N]."""
 
     inputs: Tensor

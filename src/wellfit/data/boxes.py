@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 from wellfit.data import canvases
-from wellfit.data.arrays import Loaded
-from wellfit.data.augment import AREA, LEFT, MIRROR, PROPOSED, TOP, uniform
+from wellfit.data.arrays import Loaded, Samples
+from wellfit.data.augment import AREA, FOR_BOXES, LEFT, MIRROR, PROPOSED, TOP, uniform
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.images import is_picture, opened
 from wellfit.data.paths import VALID_FOLDERS, separate
@@ -48,13 +48,15 @@ LISTS = {"train": ("train", "trainval"), "valid": ("val", "valid"), "test": ("te
 
 
 @dataclass(frozen=True)
-class Scenes:
+class Scenes(Samples):
     """Pictures of differing size with boxes and the class of each.
 
     A batch is (images, targets): two lists, of uint8 [C, H, W] and of {"boxes": float32 [n, 4], "labels": int64 [n], "draw":
     a whole number that is the picture's own in this epoch, from which a model may draw}. With an epoch, pictures are mirrored
     and cut as `augment` says, by a seed that `varied` gives.
     """
+
+    augments = FOR_BOXES
 
     images: tuple[Tensor, ...]
     boxes: tuple[Tensor, ...]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wellfit.data import programs, texts
-from wellfit.data.arrays import Loaded
+from wellfit.data.arrays import Loaded, Samples
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.pairs import Ragged, held_out
 from wellfit.data.paths import separate
@@ -25,13 +25,14 @@ from wellfit.data.tokens import UNKNOWN, Tokens
 from wellfit.errors import DataError
 from wellfit.recipe import Data, nearest
 
-CONTEXT = 64  # tokens of a text
-VOCABULARY = 8_000
+USUAL = {"ngram": (50_000, 1024)}  # by kind of token: different ones, and how many of a text; a word has a dozen groups
+VOCABULARY, CONTEXT = 8_000, 64  # of other kinds
+FEW = 20_000  # pairs, of which little more than words can be learnt
 TEST_SHARE = 0.1  # of the embedded set
 
 
 @dataclass(frozen=True)
-class Couples:
+class Couples(Samples):
     """A batch is (first texts int64 [B, S], second texts [B, T], both padded with 0, targets).
 
     Targets are float32 [B], scores from 0 to 1, or int64 [B, 2]: numbers that are equal where texts are, on either side.
@@ -173,17 +174,20 @@ def matching(data: Data, name: str, notes: list[str]) -> Loaded:
         raise DataError(f"All scores in {data.source} are {low:g}; there is nothing to tell apart.")
     if train.scores is not None:
         notes.append(f"Scores from {low:g} to {high:g} are learnt as cosines from 0 to 1.")
-    kind = data.tokens or "word"
-    chosen = data.model_copy(update={"vocabulary": data.vocabulary or VOCABULARY})
+    kind = data.tokens or ("ngram" if len(train) < FEW else "word")
+    vocabulary, context = USUAL.get(kind, (VOCABULARY, CONTEXT))
+    chosen = data.model_copy(update={"vocabulary": data.vocabulary or vocabulary})
     tokens = texts.tokenizer(chosen, kind, [*train.first, *train.second])
-    context = data.context or CONTEXT
+    context = data.context or context
     made = {part: _encoded(tokens, one, context, (low, high), part, notes) for part, one in parts.items()}
     metric = "mrr" if train.scores is None else "spearman"
     return Loaded(
         "sentence-embeddings", name, made["train"], made.get("valid"), made.get("test"), made["train"].fingerprint(),
         columns={"tokens": tokens.as_dict(), "context": context}, notes=tuple(dict.fromkeys(notes)),
         derived={
-            "data.tokens": (kind, "words carry the meaning of a sentence"),
+            "data.tokens": (kind, f"of fewer than {FEW:,} pairs many words come once, and are known by their letters (Bojanowski et al. 2017)")
+            if kind == "ngram" else (kind, "words carry the meaning of a sentence"),
+            **({"model": ({"kind": "bag"}, "letters in groups have no order that an encoder could read")} if kind == "ngram" else {}),
             "data.vocabulary": (chosen.vocabulary, "what is rarer teaches little"),
             "data.context": (context, "few sentences are longer"),
             "loss.kind": ("cross-entropy", "of a text's partner among all of the batch (van den Oord et al. 2018)")

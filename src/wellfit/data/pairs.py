@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from wellfit.data import programs, texts
-from wellfit.data.arrays import Loaded
+from wellfit.data.arrays import Loaded, Samples
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.paths import VALID_FOLDERS, existing
 from wellfit.data.split import split
@@ -70,7 +70,7 @@ class Ragged:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Samples):
     """Sources and targets as tokens.
 
     A batch is {"source": int64 [B, S] padded with 0, "target": [B, T], which begins with the start token and lacks the last

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wellfit.data import tables
-from wellfit.data.arrays import Loaded
+from wellfit.data.arrays import Loaded, Samples
 from wellfit.data.clock import Clock, clock, parsed
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.paths import existing
@@ -43,7 +43,7 @@ MOST_SMOOTHED = 5_000  # rows to which exponential smoothing is fitted beside th
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Samples):
     """Windows of `history` and `horizon` rows of one tensor. A batch is (past [B, T, C + K], future [B, H, C])."""
 
     values: Tensor  # float32 [R, C + K]

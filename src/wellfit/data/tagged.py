@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from wellfit.data import programs
-from wellfit.data.arrays import Loaded
+from wellfit.data.arrays import Loaded, Samples
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.pairs import IGNORED, Ragged, held_out
 from wellfit.data.paths import separate
@@ -43,7 +43,7 @@ TEST_SHARE = 0.1  # of the embedded set
 
 
 @dataclass(frozen=True)
-class Tagged:
+class Tagged(Samples):
     """A batch is (words int64 [B, T] padded with 0, tags int64 [B, T] padded with -100)."""
 
     words: Ragged

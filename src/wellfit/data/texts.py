@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellfit.data.augment import shortened, uniform
+from wellfit.data.arrays import Samples
+from wellfit.data.augment import FOR_TEXTS, shortened, turned_on, uniform
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.images import class_folders
 from wellfit.data.tokens import PAD, UNKNOWN, Tokens, learn
@@ -42,8 +43,10 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Sentences:
+class Sentences(Samples):
     """Token sequences of unequal length with one label each. A batch is (tokens int64 [B, T] padded with 0, labels [B])."""
+
+    augments = FOR_TEXTS
 
     flat: Tensor  # int32, all tokens one after another
     starts: Tensor  # int64 [N + 1]
@@ -70,7 +73,7 @@ class Sentences:
 
     def varied(self, settings: Augment, seed: int) -> "Sentences":
         """The same, of which tokens are left out and swapped at random in training batches."""
-        return replace(self, augment=settings, seed=seed)
+        return replace(self, augment=settings if turned_on(settings, FOR_TEXTS) else None, seed=seed)
 
     def batch(self, samples: Tensor, epoch: int | None = None, /) -> tuple[Tensor, Tensor]:
         sequences = [self.sequence(i) for i in samples.tolist()]
@@ -86,7 +89,7 @@ class Sentences:
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Samples):
     """Stretches of `context` tokens of a running text. A batch is (tokens int64 [B, T], the tokens that follow [B, T]).
 
     While training, all windows of an epoch are moved by one random offset, so that in time every alignment is seen.

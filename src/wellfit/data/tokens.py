@@ -1,8 +1,9 @@
-"""From text to numbers and back: characters, bytes, words, or byte pairs.
+"""From text to numbers and back: characters, bytes, words, words with their groups of letters, or byte pairs.
 
 What a number stands for is learnt from the training texts alone and kept as plain data with the run. Characters and bytes
 need no learning to speak of and any text can be written with them, but texts become long. Words carry meaning by
-themselves, and those that were not seen are unknown. Byte pairs (Sennrich et al. 2016) are in between: frequent words are
+themselves, and those that were not seen are unknown. Beside their groups of 3 to 5 letters (Bojanowski et al. 2017) those are
+known by their parts; such tokens are for bags, where order does not matter. Byte pairs (Sennrich et al. 2016) are in between: frequent words are
 one symbol, rare ones several, nothing is unknown; the `tokenizers` library learns and applies them.
 
     >>> tokens = learn("char", ["a cat"], most=100)
@@ -12,7 +13,7 @@ one symbol, rare ones several, nothing is unknown; the `tokenizers` library lear
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from wellfit.errors import DataError, MissingExtra
 
 PAD, UNKNOWN, START, END = range(4)
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
-KINDS = ("char", "byte", "word", "bpe")
+KINDS = ("char", "byte", "word", "ngram", "bpe")
+GROUPS = range(3, 6)  # letters in a group
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -49,7 +51,10 @@ class Tokens:
         if self.kind == "bpe":
             return list(_pairs(self.pairs).encode(text, add_special_tokens=False).ids)
         known = self._numbers
-        return [known.get(symbol, UNKNOWN) for symbol in (text if self.kind == "char" else _words(text))]
+        symbols = SYMBOLS[self.kind](text)
+        if self.kind == "ngram":  # an unknown group says nothing that its known neighbours do not
+            return [known[symbol] for symbol in symbols if symbol in known]
+        return [known.get(symbol, UNKNOWN) for symbol in symbols]
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of numbers, as far as it can be written again: words are put side by side with spaces."""
@@ -58,6 +63,9 @@ class Tokens:
             return bytes(n - len(SPECIAL) for n in ordinary if n != UNKNOWN).decode("utf-8", "replace")
         if self.kind == "bpe":
             return str(_pairs(self.pairs).decode(ordinary, skip_special_tokens=True))
+        if self.kind == "ngram":
+            written = (self.symbols[n - len(SPECIAL)] for n in ordinary if n != UNKNOWN)
+            return " ".join(one[1:-1] for one in written if one[0] == "<" and one[-1] == ">")
         parts = ["\N{REPLACEMENT CHARACTER}" if n == UNKNOWN else self.symbols[n - len(SPECIAL)] for n in ordinary]
         return ("" if self.kind == "char" else " ").join(parts)
 
@@ -80,7 +88,7 @@ def learn(kind: str, texts: Sequence[str], *, most: int) -> Tokens:
         return Tokens("bpe", pairs=_learned_pairs(texts, most))
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(text if kind == "char" else _words(text))
+        counts.update(SYMBOLS[kind](text))
     # Characters that are rare are still characters; a word that came once teaches little about itself.
     kept = [
         symbol
@@ -104,6 +112,19 @@ def read(path: Path) -> Tokens:
 
 def _words(text: str) -> list[str]:
     return WORD.findall(text.lower())
+
+
+def _groups(text: str) -> list[str]:
+    """Each word between < and >, and the groups of letters in that (Bojanowski et al. 2017, 3.2)."""
+    found = []
+    for word in _words(text):
+        whole = f"<{word}>"
+        found.append(whole)
+        found += [whole[i : i + n] for n in GROUPS if n < len(whole) for i in range(len(whole) - n + 1)]
+    return found
+
+
+SYMBOLS: dict[str, Callable[[str], Sequence[str]]] = {"char": lambda text: text, "word": _words, "ngram": _groups}
 
 
 _made: dict[str, Any] = {}  # what `tokenizers` makes of its own text, so that it is read once

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wellfit.defaults import DEPTHS, patch_for, stem_for
 from wellfit.errors import ModelError
 from wellfit.models.alexnet import alexnet
+from wellfit.models.bag import Bag
 from wellfit.models.convnet import convnet
 from wellfit.models.detection import faster_rcnn
 from wellfit.models.detr import detr
@@ -32,7 +33,7 @@ KINDS: dict[str, Callable[[Any, Sequence[int], int], nn.Module]] = {
     "named": lambda settings, shape, outputs: _named(settings, shape[0], outputs),
 }  # fmt: skip
 NEEDS_IMAGES = ("convnet", "lenet", "alexnet", "resnet", "vit", "named")
-NEEDS_TEXT = ("encoder", "decoder", "encoder-decoder")
+NEEDS_TEXT = ("encoder", "decoder", "encoder-decoder", "bag")
 NEEDS_SERIES = ("recurrent", "patchtst", "dlinear", "tft")
 
 
@@ -122,6 +123,23 @@ def detector(settings: Any, record: Mapping[str, Any]) -> nn.Module:
 def encoder(settings: Any, vocabulary: int, context: int) -> Encoder:
     """A Transformer encoder for texts of up to `context` tokens. Raises ModelError if the recipe asks for another model."""
     return Encoder(vocabulary, **_of_text(settings, "encoder", context))
+
+
+def reader(settings: Any, vocabulary: int, context: int, *, ordered: bool = True) -> Encoder | Bag:
+    """What makes vectors [B, T, D] of tokens [B, T]: an encoder, or a bag of words.
+
+    Raises ModelError for another model, and for an encoder of tokens that have no order.
+    """
+    if settings.kind == "bag":
+        return Bag(vocabulary, settings.width, dropout=settings.dropout)
+    if settings.kind != "encoder":
+        raise ModelError(f"`model.kind` is {settings.kind!r}; for this task it can be encoder or bag.")
+    if not ordered:
+        raise ModelError(
+            "`model.kind` is 'encoder' and `data.tokens` 'ngram', but groups of letters have no order that an encoder could read. "
+            "Set `model.kind=bag` or `data.tokens=word`."
+        )
+    return encoder(settings, vocabulary, context)
 
 
 def decoder(settings: Any, vocabulary: int, context: int) -> Decoder:

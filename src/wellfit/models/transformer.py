@@ -17,6 +17,7 @@ which may be on either side.
 
 import math
 from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 
 from wellfit.errors import ModelError
 from wellfit.models.attention import Attention, Kept, allowed
+from wellfit.models.bag import Bag
 from wellfit.models.layers import head
 from wellfit.models.positions import Learned, alibi, rotation, sinusoidal
 
@@ -173,6 +175,21 @@ class Cache:
         for kept in (*self.own, *self.memory):
             kept.select(rows)
         self.real_BS = None if self.real_BS is None else self.real_BS[rows]
+
+
+class Options(TypedDict, total=False):
+    """What the three networks hand on to `Stack`, which says what each is."""
+
+    kv_heads: int | None
+    hidden: int | None
+    window: int | None
+    positions: str
+    max_length: int
+    norm: str
+    order: str
+    mlp: str
+    dropout: float
+    bias: bool
 
 
 class Stack(nn.Module):
@@ -352,37 +369,12 @@ class Encoder(nn.Module):
         dim: int = 128,
         layers: int = 4,
         heads: int = 4,
-        *,
-        kv_heads: int | None = None,
-        hidden: int | None = None,
-        window: int | None = None,
-        positions: str = "learned",
-        max_length: int = 512,
-        norm: str = "layer",
-        order: str = "pre",
-        mlp: str = "gelu",
-        dropout: float = 0.0,
-        bias: bool = True,
+        **options: Unpack[Options],
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, dim)
         initialize(self.embedding)
-        self.stack = Stack(
-            dim,
-            layers,
-            heads,
-            kv_heads=kv_heads,
-            hidden=hidden,
-            window=window,
-            positions=positions,
-            max_length=max_length,
-            norm=norm,
-            order=order,
-            norm_first=order == "post",
-            mlp=mlp,
-            dropout=dropout,
-            bias=bias,
-        )
+        self.stack = Stack(dim, layers, heads, norm_first=options.get("order") == "post", **options)
 
     def forward(self, ids_BT: Tensor, real_BT: Tensor | None = None, segments_BT: Tensor | None = None) -> Tensor:
         states: Tensor = self.stack(self.embedding(ids_BT), real_BT, segments_BT)
@@ -392,7 +384,7 @@ class Encoder(nn.Module):
 class Classifier(nn.Module):
     """Tokens [B, T] -> logits or numbers [B, outputs], from the mean state of the real tokens."""
 
-    def __init__(self, encoder: Encoder, outputs: int):
+    def __init__(self, encoder: Encoder | Bag, outputs: int):
         super().__init__()
         self.encoder = encoder
         self.head = head(encoder.embedding.embedding_dim, outputs)
@@ -434,17 +426,8 @@ class Decoder(nn.Module):
         layers: int = 4,
         heads: int = 4,
         *,
-        kv_heads: int | None = None,
-        hidden: int | None = None,
-        window: int | None = None,
-        positions: str = "learned",
-        max_length: int = 512,
-        norm: str = "layer",
-        order: str = "pre",
-        mlp: str = "gelu",
-        dropout: float = 0.0,
-        bias: bool = True,
         tied: bool = True,
+        **options: Unpack[Options],
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, dim)
@@ -453,22 +436,7 @@ class Decoder(nn.Module):
         for layer in (self.embedding, self.head):
             if layer is not None:
                 initialize(layer)
-        self.stack = Stack(
-            dim,
-            layers,
-            heads,
-            kv_heads=kv_heads,
-            hidden=hidden,
-            causal=True,
-            window=window,
-            positions=positions,
-            max_length=max_length,
-            norm=norm,
-            order=order,
-            mlp=mlp,
-            dropout=dropout,
-            bias=bias,
-        )
+        self.stack = Stack(dim, layers, heads, causal=True, **options)
 
     def forward(
         self,
@@ -489,8 +457,8 @@ class Decoder(nn.Module):
 class EncoderDecoder(nn.Module):
     """Source [B, S] and target so far [B, T] -> logits [B, T, V] of the target's next token (Vaswani et al. 2017).
 
-    The options are `Stack`'s; there are `layers` blocks on either side. Source, target and, if `tied`, output share one table
-    of embeddings (3.4), so they share one vocabulary.
+    The options are `Stack`'s, but that positions are sinusoidal by default; there are `layers` blocks on either side. Source,
+    target and, if `tied`, output share one table of embeddings (3.4), so they share one vocabulary.
     """
 
     def __init__(
@@ -500,17 +468,8 @@ class EncoderDecoder(nn.Module):
         layers: int = 4,
         heads: int = 4,
         *,
-        kv_heads: int | None = None,
-        hidden: int | None = None,
-        window: int | None = None,
-        positions: str = "sinusoidal",
-        max_length: int = 512,
-        norm: str = "layer",
-        order: str = "pre",
-        mlp: str = "gelu",
-        dropout: float = 0.0,
-        bias: bool = True,
         tied: bool = True,
+        **options: Unpack[Options],
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, dim)
@@ -518,26 +477,9 @@ class EncoderDecoder(nn.Module):
         for layer in (self.embedding, self.head):
             if layer is not None:
                 initialize(layer)
-        self.encoder, self.decoder = (
-            Stack(
-                dim,
-                layers,
-                heads,
-                kv_heads=kv_heads,
-                hidden=hidden,
-                causal=writes,
-                cross=writes,
-                window=window,
-                positions=positions,
-                max_length=max_length,
-                norm=norm,
-                order=order,
-                mlp=mlp,
-                dropout=dropout,
-                bias=bias,
-            )
-            for writes in (False, True)
-        )
+        chosen: Options = {"positions": "sinusoidal", **options}
+        self.encoder = Stack(dim, layers, heads, **chosen)
+        self.decoder = Stack(dim, layers, heads, causal=True, cross=True, **chosen)
 
     def forward(
         self,

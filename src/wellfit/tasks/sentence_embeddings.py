@@ -1,8 +1,8 @@
 """A vector for each sentence, such that those that belong together point the same way.
 
-A Transformer encoder gives a state to each word; their weighted mean, brought to length 1, is the sentence's vector. Frequent
-words count less from the start, by a / (a + p), p being a word's share of the training text (Arora et al. 2017); training moves
-the weights. Both sides go through the same network.
+A bag of words gives a vector to each word and each group of letters, or a Transformer encoder a state to each word; their weighted
+mean, brought to length 1, is the sentence's vector. What is in many texts counts less from the start, by its inverse document
+frequency (Spärck Jones 1972); training moves the weights. Both sides go through the same network.
 
 *Pairs that belong together* are learnt by telling a text's partner from all other texts of the batch: cross entropy of the
 cosines over a temperature, in both directions (van den Oord et al. 2018; Gao et al. 2021; Radford et al. 2021). Texts that are
@@ -23,16 +23,17 @@ from torch import Tensor, nn
 
 from wellfit import losses, models
 from wellfit.data.arrays import Loaded
+from wellfit.data.couples import Couples
 from wellfit.data.texts import padded
 from wellfit.data.tokens import PAD, UNKNOWN, Tokens
 from wellfit.errors import DataError, ModelError, RecipeError
+from wellfit.models.bag import Bag
 from wellfit.models.pooling import unit
 from wellfit.models.transformer import Encoder
 from wellfit.recipe import Recipe
 from wellfit.tasks.metrics import Metrics
 from wellfit.tasks.task import Built, Supervised
 
-SMOOTH = 1e-3  # the paper's a
 CHUNK = 1024  # texts that are searched for at once
 
 
@@ -40,11 +41,8 @@ def build(recipe: Recipe, loaded: Loaded) -> Built:
     """The model is initialised from torch's global generator, which the caller has seeded."""
     record = dict(loaded.columns)
     model = network(recipe, record)
-    counts = torch.bincount(
-        torch.cat([loaded.train.first.flat, loaded.train.second.flat]), minlength=len(model.log_weights)
-    )
     with torch.no_grad():
-        model.log_weights.copy_((SMOOTH / (SMOOTH + counts / counts.sum())).log())
+        model.log_weights.copy_(rarity(loaded.train, len(model.log_weights)).log())
     metric: Metrics
     if loaded.train.targets.is_floating_point():
         criterion: losses.Loss = OfCosine(losses.build(recipe.loss))
@@ -59,15 +57,22 @@ def build(recipe: Recipe, loaded: Loaded) -> Built:
     return Built(Supervised(criterion, metric), model, record)
 
 
+def rarity(train: Couples, vocabulary: int) -> Tensor:
+    """1 + ln((1 + N) / (1 + n)) of tokens that are in n of N training texts, as scikit-learn's TF-IDF has it, float32 [V]."""
+    sides = [torch.unique(side[i]) for side in (train.first, train.second) for i in range(len(side))]
+    return 1 + ((1 + len(sides)) / (1 + torch.bincount(torch.cat(sides), minlength=vocabulary))).log()
+
+
 def network(recipe: Recipe, record: Mapping[str, Any]) -> "OfPairs":
     """An untrained model for tokens as a run's record tells them."""
-    return OfPairs(models.encoder(recipe.model, len(Tokens.of(record["tokens"])), record["context"]))
+    tokens = Tokens.of(record["tokens"])
+    return OfPairs(models.reader(recipe.model, len(tokens), record["context"], ordered=tokens.kind != "ngram"))
 
 
 class OfPairs(nn.Module):
     """Two texts [B, S] and [B, T], padded with 0 -> their vectors of length 1, [B, 2, D]."""
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: Encoder | Bag):
         super().__init__()
         self.encoder = encoder
         self.log_weights = nn.Parameter(torch.zeros(encoder.embedding.num_embeddings))  # how much each token counts
@@ -79,6 +84,8 @@ class OfPairs(nn.Module):
         """Vectors of length 1, float32 [B, D]."""
         real_BT = tokens_BT != PAD
         weights_BT = self.log_weights[tokens_BT].masked_fill(~real_BT, -torch.inf).softmax(-1)
+        if isinstance(self.encoder, Bag):
+            return unit(self.encoder.pooled(tokens_BT, weights_BT).float())
         states_BTD = self.encoder(tokens_BT, real_BT).float()
         return unit((weights_BT[:, :, None] * states_BTD).sum(1))
 

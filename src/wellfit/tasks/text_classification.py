@@ -1,4 +1,4 @@
-"""Texts into classes: words to states by a Transformer encoder, their mean to a class; cross entropy, accuracy.
+"""Texts into classes: words to states by a Transformer encoder or a bag of words, their mean to a class; cross entropy, accuracy.
 
 A batch is (tokens int64 [B, T] padded with 0, labels int64 [B]).
 
@@ -33,7 +33,8 @@ def build(recipe: Recipe, loaded: Loaded) -> Built:
 
 def network(recipe: Recipe, record: Mapping[str, Any]) -> nn.Module:
     """An untrained model for tokens and classes as a run's record tells them."""
-    encoder = models.encoder(recipe.model, len(Tokens.of(record["tokens"])), record["context"])
+    tokens = Tokens.of(record["tokens"])
+    encoder = models.reader(recipe.model, len(tokens), record["context"], ordered=tokens.kind != "ngram")
     return OfText(Classifier(encoder, len(record["classes"])))
 
 

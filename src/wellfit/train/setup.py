@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from wellfit import losses, optim, tasks
 from wellfit.data import given
 from wellfit.data.arrays import Arrays, Loaded, Samples
-from wellfit.data.augment import FOR_BOXES, FOR_IMAGES, FOR_TEXTS, augment, mixed, turned_on
+from wellfit.data.augment import FOR_IMAGES, FOR_TEXTS, augment, mixed, turned_on
 from wellfit.data.batches import (
     Batch,
     Batches,
@@ -32,10 +32,8 @@ from wellfit.data.batches import (
     seed_everything,
     untouched_randomness,
 )
-from wellfit.data.boxes import Scenes
 from wellfit.data.source import load
-from wellfit.data.texts import Sentences, Windows
-from wellfit.defaults import Facts, resolve
+from wellfit.defaults import Facts, before_reading, resolve
 from wellfit.distributed import rank, world
 from wellfit.environment import device as device_for
 from wellfit.environment import multiplies_bf16
@@ -204,6 +202,7 @@ class Job:
 def from_recipe(recipe: Recipe) -> Job:
     """A job on data that wellfit reads: embedded, or the user's files. Raises a WellfitError for whatever does not fit."""
     device = device_for(recipe.hardware.device)
+    recipe = before_reading(recipe)
     loaded = load(recipe.data, recipe.task)
     valid_samples = len(loaded.valid) if loaded.valid is not None else 0
     facts = Facts(
@@ -434,20 +433,13 @@ def _agrees(recipe: Recipe, validated: bool) -> None:
 
 def _varied(recipe: Recipe, loaded: Loaded) -> tuple[Samples, Any, list[str]]:
     """The training samples, what changes a chunk of them at random, and which of `data.augment` has no effect here."""
-    settings, train = recipe.data.augment, loaded.train
-    images, texts = loaded.task == "image-classification", isinstance(train, Sentences)
-    scenes, windows = isinstance(train, Scenes), isinstance(train, Windows)
-    used = FOR_IMAGES if images else FOR_TEXTS if texts else FOR_BOXES if scenes else ()
+    settings, images = recipe.data.augment, loaded.task == "image-classification"
+    used = FOR_IMAGES if images else loaded.train.augments
     left = turned_on(settings, tuple(name for name in (*FOR_IMAGES, *FOR_TEXTS) if name not in used))
-    notes = []
-    if left:
-        named = ", ".join(f"`data.augment.{name}`" for name in left)
-        notes.append(f"Without effect on data for {loaded.task}: {named}.")
-    if images and turned_on(settings, FOR_IMAGES):
-        return train, functools.partial(_augmented, recipe, loaded), notes
-    if scenes or windows or (texts and turned_on(settings, FOR_TEXTS)):
-        return train.varied(settings, recipe.training.seed), None, notes
-    return train, None, notes
+    named = ", ".join(f"`data.augment.{name}`" for name in left)
+    notes = [f"Without effect on data for {loaded.task}: {named}."] if left else []
+    change = functools.partial(_augmented, recipe, loaded) if images and turned_on(settings, FOR_IMAGES) else None
+    return loaded.train.varied(settings, recipe.training.seed), change, notes
 
 
 def _augmented(
