@@ -142,8 +142,7 @@ def test_texts_in_a_table(tmp_path, name, header, separator, text) -> None:
     found = wellfit.suggest(reviews(tmp_path / name, header, separator))
     assert found.task == "text-classification"
     assert found.recipe.data.text == text
-    assert found.recipe.data.context == 32
-    assert found.recipe.data.augment.delete == 0.1
+    assert (found.recipe.model.kind, found.recipe.data.context) == ("bag", 32)
     assert "TF-IDF" in str(found)
     trains(found, tmp_path)
 

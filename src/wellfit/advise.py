@@ -26,7 +26,7 @@ from torch import Tensor
 from wellfit.data import clock, images, pairs, source, tables, texts
 from wellfit.data.arrays import Arrays, Loaded
 from wellfit.data.paths import VALID_FOLDERS
-from wellfit.defaults import STARTS, Facts, resolve
+from wellfit.defaults import FEW_TEXTS
 from wellfit.errors import DataError, MissingExtra, RecipeError
 from wellfit.recipe import Recipe
 
@@ -46,7 +46,6 @@ UNEVEN, VERY_UNEVEN = 3, 10  # commonest class over rarest
 WORDS, LETTERS = 4, 20  # a column whose entries have so many on average is text,
 LONG_TEXT = 12  # and with so many words it is what a table of several columns is about
 LONGEST_CONTEXT = 512
-FEW_TEXTS = 5_000  # up to which Wei & Zou 2019 saw their changes help
 FEW_HELD = 400  # validation samples, below which a share of hits is not known to two points
 LOOKED_AT = 200  # pictures whose size is read
 
