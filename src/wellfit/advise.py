@@ -26,7 +26,7 @@ from torch import Tensor
 from wellfit.data import clock, images, pairs, source, tables, texts
 from wellfit.data.arrays import Arrays, Loaded
 from wellfit.data.paths import VALID_FOLDERS
-from wellfit.defaults import FEW_TEXTS
+from wellfit.defaults import FEW_TEXTS, STARTS, Facts, resolve
 from wellfit.errors import DataError, MissingExtra, RecipeError
 from wellfit.recipe import Recipe
 
