@@ -14,7 +14,6 @@ from typing import Any
 
 from wellfit.errors import RecipeError
 from wellfit.recipe import Recipe
-from wellfit.settings import Named
 
 LEARNING_RATES = {
     "sgd": (
@@ -110,7 +109,7 @@ def before_reading(recipe: Recipe) -> Recipe:
 
 def resolve(recipe: Recipe, facts: Facts) -> Recipe:
     """The recipe with nothing left open; raises RecipeError for a metric whose goal is not known."""
-    for derive in (_what, _of_images, _learning, _length, _machine, _watching):
+    for derive in (_what, _of_images, _trained_before, _learning, _length, _machine, _watching):
         for path, (value, why) in derive(recipe, facts).items():
             if _open(recipe, path):
                 recipe = recipe.override({path: value}, by="derived", why=why)
@@ -154,6 +153,20 @@ def _what(recipe: Recipe, facts: Facts) -> Derived:
     }
 
 
+FULL_RATE = ("frozen", "recipe", "lora")  # where trained weights stay as they are, or get a smaller rate by themselves
+
+
+def goes_on(recipe: Recipe) -> bool:
+    """Whether the network begins with trained weights."""
+    return bool(getattr(recipe.model, "pretrained", False)) or recipe.finetune.weights is not None
+
+
+def _trained_before(recipe: Recipe, _: Facts) -> Derived:
+    if not goes_on(recipe):
+        return {}
+    return {"finetune.strategy": ("full", "everything can adapt; with few samples `frozen` or `recipe` is safer")}
+
+
 def stem_for(shape: Sequence[int]) -> str:
     """The stem of a ResNet for images [C, H, W]."""
     return "imagenet" if min(shape[1:]) >= SMALL_IMAGE else "cifar"
@@ -190,11 +203,11 @@ def _learning(recipe: Recipe, facts: Facts) -> Derived:
     rate = LEARNING_RATES[kind]
     if recipe.model is not None and recipe.model.kind == "alexnet":
         rate = UNNORMALISED_LEARNING_RATES.get(kind, rate)
-    if isinstance(recipe.model, Named) and recipe.model.pretrained:
-        rate = (rate[0] / 10, "a tenth of the usual, so that what was learnt before is not lost (Howard & Ruder 2018)")
     transformer = facts.transformer or (recipe.model is not None and recipe.model.kind in TRANSFORMERS)
     if transformer and kind in ("adam", "adamw", "muon"):
         rate = TRANSFORMER_LEARNING_RATE
+    if goes_on(recipe) and recipe.finetune.strategy not in FULL_RATE:
+        rate = (rate[0] / 10, "a tenth of the usual, so that what was learnt before is not lost (Howard & Ruder 2018)")
     warmup = (0.1, "Transformers diverge without it (Xiong et al. 2020)") if transformer else (
         0.05, "adaptive steps are noisy until their averages have filled (Liu et al. 2020)")  # fmt: skip
     return {

@@ -28,6 +28,7 @@ from wellfit.settings import (
     ConvNet,
     Data,
     Evaluation,
+    Finetune,
     GivenModel,
     Hardware,
     Loss,
@@ -51,6 +52,7 @@ __all__ = [
     "ConvNet",
     "Data",
     "Evaluation",
+    "Finetune",
     "GivenModel",
     "Hardware",
     "Loss",
@@ -88,6 +90,7 @@ class Recipe(Part):
     model: Model | None = Field(
         default=None, description="The network.", json_schema_extra={"why": "Derived from the task.", "source": ""}
     )
+    finetune: Finetune = Field(default_factory=Finetune, description="How trained weights go on learning.")
     loss: Loss = Field(default_factory=Loss, description="What is minimised.")
     optimizer: Optimizer = Field(default_factory=Optimizer, description="How weights follow gradients.")
     schedule: Schedule = Field(default_factory=Schedule, description="The learning rate over time.")

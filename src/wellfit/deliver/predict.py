@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from wellfit import finetune
 from wellfit.data.batches import untouched_randomness
 from wellfit.errors import RecipeError, RunError
 from wellfit.recipe import nearest
@@ -51,7 +52,7 @@ class Predictor:
             )
         weights = run.best_weights()
         with untouched_randomness():  # the first weights are drawn only to be replaced
-            model = kind.network(recipe, record)
+            model = finetune.shaped(kind.network(recipe, record), recipe)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:

@@ -24,7 +24,7 @@ from wellfit.data import images as pictures
 from wellfit.data.arrays import Loaded
 from wellfit.errors import DataError, RecipeError
 from wellfit.models.layers import Standardize
-from wellfit.recipe import Recipe
+from wellfit.recipe import Finetune, Recipe
 from wellfit.tasks.metrics import Classification
 from wellfit.tasks.task import Built, Supervised
 
@@ -42,7 +42,8 @@ def build(recipe: Recipe, loaded: Loaded) -> Built:
             f"{recipe.loss.kind!r}. Choose that, or set `data.augment.{mixing[0]}=0`."
         )
     network = models.build(recipe.model, tuple(images.shape[1:]), classes)
-    model = _assembled(recipe, network, Standardize.of(images), images.shape[1])
+    own = None if _is_pretrained(recipe) else Standardize.of(images)
+    model = _assembled(recipe, network, own, images.shape[1])
     criterion = losses.build(recipe.loss, classes, torch.bincount(loaded.train.targets, minlength=classes))
     return Built(Supervised(criterion, Classification()), model, {"input": list(images.shape[1:])})
 
@@ -51,7 +52,7 @@ def network(recipe: Recipe, record: Mapping[str, Any]) -> nn.Module:
     """The untrained model for images and classes as a run's record tells them; nothing is downloaded for it."""
     shape = tuple(record["input"])
     settings = recipe.model
-    if _is_pretrained(recipe):
+    if getattr(settings, "pretrained", False):
         assert settings is not None
         settings = settings.model_copy(update={"pretrained": False})  # the run's own weights come into their place
     channels = (1, shape[0], 1, 1)
@@ -60,26 +61,32 @@ def network(recipe: Recipe, record: Mapping[str, Any]) -> nn.Module:
 
 
 def _is_pretrained(recipe: Recipe) -> bool:
-    return bool(getattr(recipe.model, "pretrained", False))
+    return bool(getattr(recipe.model, "pretrained", False)) or recipe.finetune.weights is not None
 
 
-def _assembled(recipe: Recipe, network: nn.Module, standardize: Standardize, channels: int) -> nn.Module:
-    if _is_pretrained(recipe):
-        standardize = _as_trained(network, channels)
+def _assembled(recipe: Recipe, network: nn.Module, standardize: Standardize | None, channels: int) -> nn.Module:
+    if standardize is None:
+        standardize = _as_trained(recipe.finetune, network, channels)
     return nn.Sequential(OrderedDict(standardize=standardize, network=network))
 
 
-def _as_trained(network: nn.Module, channels: int) -> Standardize:
-    """By the mean and deviation that trained weights expect: timm tells them, torchvision's are ImageNet's."""
+def _as_trained(told_by: Finetune, network: nn.Module, channels: int) -> Standardize:
+    """By the mean and deviation that trained weights expect: the recipe tells them, or timm; torchvision's are ImageNet's."""
     configurations = (getattr(module, "pretrained_cfg", None) for module in network.modules())
     told: dict[str, Any] = next((one for one in configurations if isinstance(one, dict)), {})
+    usual = (("mean", told_by.mean, IMAGENET_MEAN), ("std", told_by.std, IMAGENET_STD))
+    for name, given, _ in usual:
+        if given is not None and len(given) not in (1, channels):
+            raise RecipeError(
+                f"`finetune.{name}` has {len(given)} numbers, and the images have {channels} channels. Give one for each."
+            )
     mean, std = (
-        255 * torch.tensor(told.get(name, usual), dtype=torch.float32).reshape(1, 3, 1, 1)
-        for name, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
+        torch.tensor(given if given is not None else [255 * x for x in told.get(name, imagenet)], dtype=torch.float32)
+        for name, given, imagenet in usual
     )
-    if channels == 1:  # the three copies of a grey image come after this
-        mean, std = mean.mean(1, keepdim=True), std.mean(1, keepdim=True)
-    return Standardize(mean, std)
+    # Three numbers for another count of channels: their mean. (The three copies of a grey image come after this.)
+    mean, std = (x if len(x) in (1, channels) else x.mean(0, keepdim=True) for x in (mean, std))
+    return Standardize(*(x.expand(channels).reshape(1, channels, 1, 1).clone() for x in (mean, std)))
 
 
 # ---- what is told of new images

@@ -54,6 +54,7 @@ class Built:
     task: Task
     model: nn.Module
     record: dict[str, Any] = field(default_factory=dict)  # plain data for task.json: classes, columns, vocabulary
+    fresh: list[str] = field(default_factory=list)  # parameters that are new in a model that comes with trained weights
 
 
 class Supervised:

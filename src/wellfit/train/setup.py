@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wellfit import losses, optim, tasks
+from wellfit import finetune, losses, optim, tasks
 from wellfit.data import given
 from wellfit.data.arrays import Arrays, Loaded, Samples
 from wellfit.data.augment import FOR_IMAGES, FOR_TEXTS, augment, mixed, turned_on
@@ -108,16 +108,16 @@ class Job:
     notes: list[str] = field(default_factory=list)  # what a person must be told before the first step
     loaded: Loaded | None = None
     standing: Standing = field(default_factory=Standing)
+    stages: finetune.Stages | None = None  # what learns when, where that is not everything always
 
     def __post_init__(self) -> None:
         evaluation, checkpoints = self.recipe.evaluation, self.recipe.checkpoints
-        training = self.recipe.training
-        self.steps = training.steps or math.ceil((training.epochs or 1) * self.batches.steps_per_epoch)
+        self.steps = _total(self.recipe, self.batches)
         self.evaluate_every = _steps(evaluation.every, self.steps)
         self.save_every = _steps(checkpoints.every, self.steps)
         self.metric = evaluation.metric or "loss"
         self.standing = Standing(evaluation.goal or "min", evaluation.patience, evaluation.min_improvement)
-        self.schedule = functools.partial(optim.share, total=self.steps, settings=self.recipe.schedule)
+        self.schedule = functools.partial(optim.share, settings=self.recipe.schedule)
         self._share: tuple[float, Tensor] | None = None
 
     @property
@@ -132,8 +132,15 @@ class Job:
         }
 
     def set_learning_rate(self, step: int) -> float:
-        """Sets the rate of every parameter group for the step after `step`; returns the first group's."""
-        factor = self.schedule(step)
+        """Sets the rate of every parameter group for the step after `step`, and lets learn what learns then.
+
+        Returns the first group's rate.
+        """
+        if self.stages is not None:
+            self.stages.at(step)
+            factor = self.stages.share(step, self.steps, self.schedule)
+        else:
+            factor = self.schedule(step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         return float(self.optimizer.param_groups[0]["lr"])
@@ -220,6 +227,7 @@ def from_recipe(recipe: Recipe) -> Job:
     _agrees(recipe, bool(valid_samples))
     seed_everything(recipe.training.seed)
     built = tasks.KINDS[facts.task].build(recipe, loaded)
+    start = finetune.begin(built.model, recipe, built.fresh)
     training = recipe.training
     order = Order(
         len(loaded.train),
@@ -235,12 +243,17 @@ def from_recipe(recipe: Recipe) -> Job:
     batches: Batches = OfSamples(train, order, device)
     if isinstance(train, Arrays):
         batches = InMemory((train.inputs, train.targets), order, device, change)
-    job = _assembled(recipe, built.task, built.model, batches, held[0], held[1], device, loaded.fingerprint)
+    job = _assembled(recipe, built.task, built.model, batches, held[0], held[1], device, loaded.fingerprint, start)
     if loaded.valid is not None:
         job.valid_fingerprint = loaded.valid.fingerprint()
     job.record, job.loaded = {"task": facts.task, "classes": list(loaded.classes), **built.record}, loaded
     job.notes += [*loaded.notes, *without_effect]
     return job
+
+
+def _total(recipe: Recipe, batches: Batches) -> int:
+    """Optimizer steps of the whole training."""
+    return recipe.training.steps or math.ceil((recipe.training.epochs or 1) * batches.steps_per_epoch)
 
 
 def _held(part: Samples | None, size: int, device: str) -> Held | None:
@@ -291,7 +304,10 @@ def from_given(
     task = tasks.Supervised(
         criterion, *tasks.suited(criterion), *(Averaged(*named) for named in (metrics or {}).items())
     )
-    job = _assembled(recipe, task, module, source.batches(recipe, device), held, None, device, source.fingerprint())
+    start = finetune.begin(module, recipe)
+    job = _assembled(
+        recipe, task, module, source.batches(recipe, device), held, None, device, source.fingerprint(), start
+    )
     job.valid_fingerprint = watched.fingerprint() if watched is not None else "none"
     job.loss = _called(loss)
     job.notes += source.notes
@@ -307,6 +323,7 @@ def _assembled(
     test: Held | None,
     device: str,
     fingerprint: str,
+    start: finetune.Start,
 ) -> Job:
     model = model.to(device)
     if recipe.hardware.activation_checkpointing:
@@ -322,7 +339,22 @@ def _assembled(
         rates = {name: optim.scaled(rate, batch, reference, rule) for name, rate in settings.learning_rates.items()}
         rate = optim.scaled(settings.learning_rate, batch, reference, rule)
         settings = settings.model_copy(update={"learning_rate": rate, "learning_rates": rates})
-    notes = []
+    notes = [*start.notes]
+    total, stages = _total(recipe, batches), None
+    if recipe.finetune.strategy is not None:
+        stages = finetune.plan(
+            model, recipe.finetune, total=total, per_epoch=batches.steps_per_epoch, fresh=start.fresh
+        )
+        notes.append(str(stages))
+        if world() > 1 and stages.moves:
+            raise RecipeError(
+                f"`finetune.strategy` is {recipe.finetune.strategy!r}, by which parameters begin to learn on the way, and several ranks "
+                "cannot agree on that. Train with one, or choose full, differential, frozen or lora."
+            )
+        stages.freeze()
+        settings = settings.model_copy(update={"learning_rates": stages.rates(settings)})
+    if recipe.finetune.towards_start:
+        task = finetune.TowardsStart(task, model, recipe.finetune.towards_start, start.fresh)
     if valid is None:
         notes.append(
             "There is no validation set: nothing will tell how well this generalises, nor which weights are best. "
@@ -343,6 +375,7 @@ def _assembled(
         device=device,
         fingerprint=fingerprint,
         notes=notes,
+        stages=stages,
     )
 
 

@@ -1,0 +1,120 @@
+"""Training goes on from weights that were learnt before: taken over, frozen, thawed, given rates of their own, adapted.
+
+What a strategy does to a model is done before the loop (`begin`), and what learns when is a function of the step (`Stages`);
+the loop knows of neither. `shaped` brings an untrained model into the form that a run's weights have, for who loads them.
+
+>>> start = begin(model, recipe)
+>>> print(start.laid)
+97 tensors were taken over; new: head.weight, head.bias.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wellfit.data.batches import Batch
+from wellfit.finetune import adapters
+from wellfit.finetune.blocks import blocks
+from wellfit.finetune.stages import NEVER, Stages, plan
+from wellfit.finetune.weights import Laid, laid_into, read
+from wellfit.recipe import Recipe
+from wellfit.tasks import Task
+
+__all__ = [
+    "NEVER",
+    "Laid",
+    "Stages",
+    "Start",
+    "TowardsStart",
+    "adapters",
+    "begin",
+    "blocks",
+    "laid_into",
+    "plan",
+    "read",
+    "shaped",
+]
+
+
+@dataclass
+class Start:
+    """How a network begins: what was taken over, what is new in it, what is adapted."""
+
+    fresh: list[str] = field(default_factory=list)  # parameters that were drawn, where others were not
+    notes: list[str] = field(default_factory=list)
+
+
+def begin(model: nn.Module, recipe: Recipe, fresh: list[str] | None = None) -> Start:
+    """Lays weights in, and adapters, as `recipe.finetune` says. `fresh`: what is new in a model that comes with weights.
+
+    Raises DataError and ModelError for weights that cannot be read or do not fit.
+    """
+    settings, start = recipe.finetune, Start(list(fresh or ()))
+    if settings.weights is not None:
+        weights = read(settings.weights)
+        if settings.channels == "bgr":
+            weights = _turned(weights)
+        laid = laid_into(model, weights)
+        names = {name for name, _ in model.named_parameters()}
+        start.fresh = [name for name in laid.fresh if name in names]
+        start.notes.append(f"From {settings.weights}: {laid}")
+    if settings.strategy == "lora":
+        chosen = adapters.lay_in(model, settings, blocks(model)[-1])
+        ends = sorted({name.rpartition(".")[2] for name in chosen})
+        start.notes.append(
+            f"LoRA of rank {settings.rank} beside {len(chosen)} layers, those whose names end in {', '.join(ends)}."
+        )
+    return start
+
+
+def shaped(model: nn.Module, recipe: Recipe) -> nn.Module:
+    """The untrained model with adapters where a run of this recipe has them, so that its weights can be loaded."""
+    if recipe.finetune.strategy == "lora":
+        adapters.lay_in(model, recipe.finetune, blocks(model)[-1])
+    return model
+
+
+def _turned(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The first convolution of three channels reads them in the other order, which is the same as turning every image."""
+    first = next((name for name, value in weights.items() if value.ndim == 4 and value.shape[1] == 3), None)
+    return {name: value.flip(1) if name == first else value for name, value in weights.items()}
+
+
+class TowardsStart:
+    """A task whose loss also pulls trained weights back to where they started (L2-SP, Li et al. 2018).
+
+    To the mean loss of a batch comes strength / 2 times the squared distance, summed over all parameters that were taken over.
+    """
+
+    def __init__(self, task: Task, model: nn.Module, strength: float, fresh: list[str]):
+        self.task, self.strength = task, strength
+        self.starts = {
+            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad and name not in fresh
+        }
+
+    def weight(self, batch: Batch) -> float | Tensor:
+        return self.task.weight(batch)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self.task.loss(model, batch) + self.weight(batch) * self.strength / 2 * self.distance(model)
+
+    def distance(self, model: nn.Module) -> Tensor:
+        """The squared distance of what learns from its start, a scalar."""
+        moved = [
+            (p - self.starts[name]).square().sum()
+            for name, p in getattr(model, "module", model).named_parameters()
+            if name in self.starts and p.requires_grad
+        ]
+        return torch.stack(moved).sum() if moved else torch.zeros(())
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Any]:
+        return self.task.measure(model, batch)
+
+    def summarize(self, sums: Mapping[str, Any]) -> dict[str, float]:
+        return self.task.summarize(sums)
+
+    def check(self, model: nn.Module, batch: Batch) -> None:
+        self.task.check(model, batch)
