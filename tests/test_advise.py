@@ -1,5 +1,6 @@
 """`suggest` picks the task that the data holds, says the numbers that decided, and writes a recipe that trains as it stands."""
 
+import gzip
 import sys
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import wellfit
 from wellfit import api
 from wellfit.cli import main
+from wellfit.data.source import load
 from wellfit.errors import DataError, RecipeError
-from wellfit.recipe import Recipe
+from wellfit.recipe import Data, Recipe
 
 FEW = {"training.steps": 2, "training.doctor": False, "training.epochs": None}
 
@@ -233,3 +235,25 @@ def test_a_folder_with_a_table_for_each_part(tmp_path) -> None:
     assert "90 samples to learn from, 40 to validate, 41 to test" in " ".join(found.facts)
     assert "40 samples validate" in str(found)
     trains(found, tmp_path)
+
+
+def test_parts_by_the_last_word_of_their_names(tmp_path) -> None:
+    (tmp_path / "set").mkdir()
+    for name, rows in (("film-train", 90), ("film-dev", 40)):
+        reviews(tmp_path / "set" / f"{name}.tsv", "", "\t", rows)
+    found = wellfit.suggest(tmp_path / "set")
+    names = [found.recipe.flat()[f"data.{part}"].rpartition("/")[2] for part in ("source", "valid")]
+    assert names == ["film-train.tsv", "film-dev.tsv"]
+    with pytest.raises(
+        DataError, match=r"`wellfit suggest .*` says what could be learnt from film-dev.tsv, film-train.tsv"
+    ):
+        load(Data(source=str(tmp_path / "set")))
+
+
+def test_a_packed_table_that_is_cut_short_is_told_as_such(tmp_path) -> None:
+    whole = gzip.compress("\n".join(["text,label", *(f"text {i * i},{i % 2}" for i in range(200))]).encode())
+    (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="ended before the end-of-stream"):
+        wellfit.suggest(tmp_path / "cut.csv.gz")
+    with pytest.raises(DataError, match=r"name their column with `data\.text`"):
+        load(Data(source=str(tmp_path / "cut.csv.gz")))

@@ -11,6 +11,7 @@ reason; what is set by the caller is never changed, and what the defaults derive
 """
 
 import json
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from wellfit.data import clock, images, pairs, source, tables, texts
 from wellfit.data.arrays import Arrays, Loaded
-from wellfit.data.paths import VALID_FOLDERS
+from wellfit.data.paths import VALID_FOLDERS, expanded
 from wellfit.defaults import FEW_TEXTS, STARTS, Facts, resolve
 from wellfit.errors import DataError, MissingExtra, RecipeError
 from wellfit.recipe import Recipe
@@ -129,7 +130,7 @@ def suggest(data: str | Path, *, set: Mapping[str, Any] | Iterable[str] | None =
     the words of a training, for data that cannot be read.
     """
     name = str(data)
-    path = Path(name).expanduser()
+    path = expanded(name, "data.source")
     known = name in source.names()
     recipe = Recipe().override({"data.source": name if known or not path.exists() else str(path.resolve())})
     recipe = recipe.override(set) if set else recipe
@@ -165,7 +166,9 @@ def _inside(found: Suggestion, path: Path) -> Path:
     data = found.recipe.data
     if not path.is_dir() or any(file.is_dir() for file in path.iterdir() if file.name[0] != "."):
         return path
-    held = {file.name.split(".")[0].lower(): file for file in sorted(path.iterdir()) if _is_of_rows(file)}
+    there = [file for file in sorted(path.iterdir()) if _is_of_rows(file)]
+    counts = Counter(map(_part, there))
+    held = {_part(file) if counts[_part(file)] == 1 else _stem(file): file for file in there}
     inside = held.get("train") or (next(iter(held.values())) if len(held) == 1 else None)
     if inside is None or any(reader.holds(path, data) for reader in source.READERS.values()):
         return path
@@ -178,6 +181,16 @@ def _inside(found: Suggestion, path: Path) -> Path:
         if file is not None and "train" in held:
             found.choose(f"data.{part}", str(file.resolve()), "it lies beside, and is called so")
     return inside
+
+
+def _stem(file: Path) -> str:
+    return file.name.split(".")[0].lower()
+
+
+def _part(file: Path) -> str:
+    """What part a table is by the last word of its name, dev of stsb-en-dev.csv; its name where that is none."""
+    word = re.split(r"[-_ ]", _stem(file))[-1]
+    return word if word in ("train", *VALID_FOLDERS, "test") else _stem(file)
 
 
 def _is_of_rows(file: Path) -> bool:
@@ -253,6 +266,8 @@ def _look_at_table(found: Suggestion, path: Path) -> None:
     try:
         lines, _ = texts.table(path, (data.text, data.target))
     except DataError:  # it may still be a table of another kind, or its reader says better what is wrong
+        if path.suffix.lower() not in tables.ENDINGS:
+            raise
         lines = None
     if lines is not None and _is_about_text(found, lines):
         return
@@ -268,8 +283,15 @@ def _look_at_table(found: Suggestion, path: Path) -> None:
 
 def _is_series(found: Suggestion, frame: Any, names: list[str], time: str, path: Path) -> bool:
     others = [name for name in names if name != time]
-    times = clock.parsed(frame[time], path, [])
-    if times is None or not others or any(frame[name].dtype.kind not in "iuf" for name in others):
+    if not others or any(frame[name].dtype.kind not in "iuf" for name in others):
+        return False
+    try:
+        times = clock.parsed(frame[time], path, [])
+    except DataError:
+        if found.recipe.data.target is not None:  # a table, of which dates are left out whatever they hold
+            return False
+        raise
+    if times is None:
         return False
     order = np.asarray(times)
     rising = float((order[1:] > order[:-1]).mean()) if len(order) > 1 else 0.0
@@ -468,7 +490,7 @@ def _are_dates(column: Any) -> bool:
     if column.dtype.kind in "biuf":
         return False
     filled = [str(value).strip() for value in column.dropna().tolist()]
-    return bool(filled) and all(tables.DATE.fullmatch(value) for value in filled)
+    return 2 * sum(tables.DATE.fullmatch(value) is not None for value in filled) > len(filled)
 
 
 # ---- advice, by task
@@ -565,8 +587,10 @@ def _labelled_texts(found: Suggestion, loaded: Loaded) -> None:
     _classes(found, loaded, train.targets)
     _copies(found, loaded, lambda part: (part.sequence(i).numpy().tobytes() for i in range(len(part))))
     context = min(LONGEST_CONTEXT, max(16, -(-most // 16) * 16))
-    found.choose("data.context", context, f"holds {float((lengths <= context).double().mean()):.0%} of the texts whole")
+    found.choose("data.context", context, f"holds {int((lengths <= context).sum()):,} of {len(train):,} texts whole")
     N = len(train)
+    if loaded.test is None:
+        found.choose("data.test_share", 0.1, "so that TF-IDF with logistic regression is scored beside the network")
     if N < FEW_TEXTS:
         found.choose("model.kind", "bag", f"of {N:,} texts little more than words can be learnt")
         found.instead.append(

@@ -247,6 +247,7 @@ def _score(job: Job, record: Record, step: int) -> None:
     if job.test is not None:
         with job.precision.autocast():
             record.emit(Evaluated(step, "test", evaluate(job.model, job.task, job.test)))
-        if job.loaded is not None and record.first:
-            for baseline in KINDS[job.loaded.task].yardsticks(job.loaded):
+        yardsticks = KINDS[job.loaded.task].yardsticks if job.loaded is not None else None
+        if job.loaded is not None and yardsticks is not None and record.first:
+            for baseline in yardsticks(job.loaded):
                 record.emit(Evaluated(step, "test", baseline.scores, of=baseline.name))

@@ -309,6 +309,8 @@ def _put(values: dict[str, Any], origins: dict[str, Origin], path: str, value: A
             del origins[stale]
     elif parents != ["optimizer", "learning_rates"] and last not in group and f"{path}" not in paths():
         raise RecipeError(f"`{path}` is not in a recipe.{nearest(path, paths())} `wellfit explain` lists all fields.")
+    if isinstance(value, str) and value and isinstance(group.get(last), tuple):
+        value = (value,)  # one word where a list of them is wanted
     group[last] = value
     if path in _INSTEAD and value is not None:  # one says the same thing as the other
         group[_INSTEAD[path]] = None

@@ -151,6 +151,38 @@ def test_what_is_wrong_is_named(voc, fault) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_two_pictures_of_one_name(voc) -> None:
+    paint(voc / "JPEGImages" / "p0.bmp")
+    with pytest.raises(DataError, match=r"p0.bmp and p0.png have the same name .* Annotations/p0.xml"):
+        read(voc)
+
+
+def test_lists_with_names_of_several_words_doubled_names_and_a_mark(voc) -> None:
+    for folder, ending in (("JPEGImages", "png"), ("Annotations", "xml")):
+        (voc / folder / f"p0.{ending}").rename(voc / folder / f"p zero.{ending}")
+    lists = voc / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_bytes("\ufeffp1\r\np zero\r\np2 1\np3\np3\n".encode())
+    found = read(voc)
+    assert len(found.train) == 4
+    assert "1 names come more than once in" in "\n".join(found.notes)
+    (lists / "train.txt").write_bytes(b"p1\n\xff\n")
+    with pytest.raises(DataError, match=r"train.txt is not text in UTF-8"):
+        read(voc)
+
+
+def test_sizes_and_encodings_of_annotations(voc) -> None:
+    path = voc / "Annotations" / "p0.xml"
+    annotate(path, [("dog", (4, 2, 12, 10))], size=("\N{SUPERSCRIPT TWO}", "20"))
+    assert len(read(voc).train) == 6
+    annotate(path, [("dog", (4, 2, 12, 10))], size=("50.0", "20"))
+    with pytest.raises(DataError, match="its annotation says 50 x 20"):
+        read(voc)
+    path.write_text("<?xml version='1.0' encoding='no-such'?><annotation/>")
+    with pytest.raises(DataError, match=r"p0.xml cannot be read as XML"):
+        read(voc)
+
+
 def test_no_box_at_all(voc) -> None:
     for i in range(6):
         annotate(voc / "Annotations" / f"p{i}.xml", [])
@@ -199,6 +231,61 @@ def test_coco_that_is_wrong(coco, fault) -> None:
     edit(file, change)
     with pytest.raises(DataError, match=says):
         read(file)
+
+
+COCO_DAMAGE = {
+    "an image's id twice": (lambda c: c["images"].append(c["images"][0]), "`images` of .* has the id 10 more than once"),
+    "a category's id twice": (
+        lambda c: c["categories"].append({"id": 3, "name": "cow"}), "`categories` of .* has the id 3 more than once",
+    ),
+    "a name twice": (
+        lambda c: c["categories"].append({"id": 4, "name": "cat"}), "the name 'cat' more than once, with the ids 3 and 4",
+    ),
+    "a text as box": (lambda c: c["annotations"][0].update(bbox="1234"), r"that are four numbers, but \['1234'\]"),
+    "a number as box": (lambda c: c["annotations"][0].update(bbox=5), r"that are four numbers, but \[5\]"),
+    "a list as image": (lambda c: c["annotations"][0].update(image_id=[1]), r"is of the image \[1\]"),
+    "a list as category": (lambda c: c["annotations"][0].update(category_id=[1]), r"is of the category \[1\]"),
+    "a list as id": (lambda c: c["images"][0].update(id=[1]), r"has the id \[1\]; it must be a number or a text"),
+    "a text as annotation": (lambda c: c["annotations"].append("no"), "has 'no' among its rows"),
+    "annotations by name": (lambda c: c.update(annotations={"a": 1}), "`annotations` of .* is no list"),
+    "no categories": (lambda c: c["categories"].clear(), "`categories` has none"),
+    "a width in tenths": (lambda c: c["images"][0].update(width=41.0), "its annotation says 41 x 20"),
+    "a width as text": (lambda c: c["images"][0].update(width="41"), "its annotation says 41 x 20"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", COCO_DAMAGE)
+def test_coco_that_is_damaged(coco, fault) -> None:
+    change, message = COCO_DAMAGE[fault]
+    path = coco / "annotations" / "instances_train.json"
+    edit(path, change)
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+def test_ids_of_two_types_and_pictures_that_come_twice(coco) -> None:
+    path = coco / "annotations" / "instances_train.json"
+    edit(path, lambda c: c["categories"].append({"id": "x", "name": "cow"}))
+    edit(path, lambda c: c["images"].append(c["images"][0] | {"id": "again"}))
+    found = read(path)
+    assert found.classes == ("cat", "dog")
+    assert "1 pictures are listed more than once in instances_train.json" in "\n".join(found.notes)
+
+
+def test_coco_in_another_encoding_or_that_cannot_be_read(coco, monkeypatch) -> None:
+    (coco / "train" / "ann.json").write_text((coco / "annotations" / "instances_train.json").read_text(), "utf-16")
+    assert len(read(coco / "train").train) == 4
+    whole = type(coco).read_bytes
+
+    def denied(path):
+        if path.name == "ann.json":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(type(coco), "read_bytes", denied)
+    for place in (coco / "train", coco / "train" / "ann.json"):
+        with pytest.raises(DataError, match=r"ann.json cannot be read: Permission denied"):
+            read(place)
 
 
 def test_a_class_that_training_lacks(coco) -> None:

@@ -67,6 +67,32 @@ def test_two_files_by_their_stem(tmp_path) -> None:
         read(tmp_path / "train")
 
 
+def test_one_side_alone_and_damaged_sides(tmp_path) -> None:
+    lines = numbered(30)
+    sides(tmp_path, "train", lines, lines)
+    (tmp_path / "readme.txt").write_text("About these pairs. " * 50)
+    assert read(tmp_path, text="en", target="de").task == "seq-to-seq", "what tells of them is no text to learn from"
+    packed = (tmp_path / "train.de.gz").read_bytes()
+    for damaged in (packed[:-20], packed[:12] + b"\xff" * 20 + packed[32:]):
+        (tmp_path / "train.de.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"train\.de\.gz cannot be read as text"):
+            read(tmp_path / "train", text="en", target="de")
+    (tmp_path / "train.de.gz").unlink()
+    for source, task in ((tmp_path / "train", None), (tmp_path / "train", "seq-to-seq"), (tmp_path, None)):
+        with pytest.raises(DataError, match=r"train\.en\.gz is one side of pairs, but the other, train\.de "):
+            read(source, task, text="en", target="de")
+    with pytest.raises(DataError, match="nothing is there"):
+        read(tmp_path / "train")
+
+
+def test_a_mark_before_the_lines_and_utf_16(tmp_path) -> None:
+    sides(tmp_path, "train", ["\ufeffa house", *numbered(29)], numbered(30), packed=False)
+    assert read(tmp_path / "train", text="en", target="de", valid_share=0).texts["train"][0][0] == "a house"
+    (tmp_path / "train.de").write_text("\n".join(numbered(30)), encoding="utf-16-le")
+    with pytest.raises(DataError, match="looks like UTF-16"):
+        read(tmp_path / "train", text="en", target="de")
+
+
 def test_lines_are_cut_at_line_feeds_alone(tmp_path) -> None:
     """A separator inside a sentence is no end of a line; counted as one, the two sides come apart."""
     english = [f"one{separator}two {i}" for i in range(15) for separator in ("\u2028", "\x0c")]
@@ -124,6 +150,13 @@ def test_couples_with_scores(tmp_path) -> None:
     path.write_text("".join(f"a man {i},a man {i},{'much' if i == 7 else i}\n" for i in range(30)))
     with pytest.raises(DataError, match=r"Row 8 .*'much'"):
         read(path, "sentence-embeddings", text="1", other="2", target="3")
+
+
+def test_a_score_that_is_none_is_named(tmp_path) -> None:
+    rows = [f"text {i},another {i},{i % 5}" for i in range(30)]
+    (tmp_path / "a.csv").write_text("\n".join(["a,b,s", *rows, "one,two,"]))
+    with pytest.raises(DataError, match=r"Row 32 of .* has '' in the column 's', which is no score"):
+        read(tmp_path / "a.csv", "sentence-embeddings")
 
 
 def test_couples_that_belong_together_tell_which_are_the_same(tmp_path) -> None:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from wellfit.advise import suggest
 from wellfit.data.clock import Clock
 from wellfit.data.series import encoded, read
 from wellfit.data.source import load
@@ -245,6 +246,39 @@ def test_too_short(tmp_path) -> None:
     with pytest.raises(RecipeError, match="three numbers"):
         forecast(path, parts=[27, 3])
     assert "rows were taken, which is one window" in " ".join(forecast(path, history=5, horizon=5).notes)
+
+
+@pytest.mark.parametrize(("cell", "says"), [("2010-13-45", "is '2010-13-45'"), ("soon", "is 'soon'"), ("", "is empty")])
+def test_one_cell_that_is_no_date_is_named(tmp_path, cell, says) -> None:
+    path, frame = table(tmp_path)
+    frame.loc[[50, 60], "when"] = cell
+    frame.to_csv(path, index=False)
+    for settings in ({}, {"time": "when"}):
+        with pytest.raises(
+            DataError, match=rf"'when' of .* holds dates, but the cell in row 52 {says}.*2 of 120 cells"
+        ):
+            forecast(path, **settings)
+    if cell:
+        with pytest.raises(DataError, match="cell in row 52"):
+            suggest(path)
+    assert suggest(path, set={"data.target": "y"}).task == "tabular-regression", "its dates are left out"
+
+
+def test_times_with_and_without_a_zone(tmp_path) -> None:
+    path, frame = table(tmp_path, freq="h")
+    frame.loc[40:, "when"] += "+02:00"
+    frame.to_csv(path, index=False)
+    with pytest.raises(DataError, match=r"80 times name a zone and 40 do not: '.*\+02:00' in row 42 and '.*' in row 2"):
+        forecast(path)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"horizon": 300}, {"horizon": 300, "valid_share": 0}, {"horizon": 70, "test_share": 0.1}]
+)
+def test_a_horizon_that_leaves_nothing_to_learn_from(tmp_path, settings) -> None:
+    with pytest.raises(DataError, match=rf"has 120 rows, and a forecast is of {settings['horizon']}") as error:
+        forecast(table(tmp_path)[0], **settings)
+    assert " -" not in str(error.value)
 
 
 def test_embedded_series() -> None:

@@ -144,6 +144,15 @@ def test_npz_that_is_wrong(tmp_path, case) -> None:
         read(tmp_path / "a.npz")
 
 
+def test_a_single_number_as_inputs_and_a_home_that_is_not_known(tmp_path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.float32(1), y=np.arange(3))
+    with pytest.raises(DataError, match=r"have the shape \[\] and the targets \[3\]"):
+        read(tmp_path / "a.npz")
+    for settings in ({"source": "~no-such-person/a.csv"}, {"source": "digits", "valid": "~no-such-person/a.csv"}):
+        with pytest.raises(DataError, match="no home folder is known for '~no-such-person'"):
+            read(**settings)
+
+
 def test_damaged_npz(tmp_path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(DataError, match="cannot be read"):

@@ -10,7 +10,7 @@ import torch
 from wellfit.data import stdlib
 from wellfit.data.batches import Held, OfSamples, Order
 from wellfit.data.source import load
-from wellfit.data.texts import Sentences, Windows
+from wellfit.data.texts import Sentences, Windows, holds_running, plain, table
 from wellfit.data.tokens import END, PAD, UNKNOWN, Tokens, learn, read
 from wellfit.errors import DataError, ModelError, RecipeError
 from wellfit.recipe import Augment, Data, Recipe
@@ -194,6 +194,76 @@ def test_running_text_is_cut_at_its_end_and_unknown_symbols_counted(tmp_path: Pa
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00broken")
     with pytest.raises(DataError, match="is not text in UTF-8"):
         load(Data(source=str(tmp_path / "b.txt")), "text-generation")
+
+
+def test_a_text_beside_other_data_is_no_text_to_learn_from(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            image.new("RGB", (8, 8), (20 * i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "LICENSE.txt").write_text("All rights reserved. " * 200)
+    found = load(Data(source=str(tmp_path)))
+    assert found.task == "image-classification"
+    assert any(note.startswith("1 files below") and "LICENSE.txt for one" in note for note in found.notes)
+
+
+def test_folders_called_txt_are_counted_and_an_unreadable_file_is_named(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "x.txt").mkdir()
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    assert not holds_running(tmp_path, Data(source=""))
+    (tmp_path / "a.txt").write_text("abcd " * 400)
+    assert any(
+        "2 folders or links below" in note
+        for note in load(Data(source=str(tmp_path), context=16, valid_share=0.1)).notes
+    )
+
+    def denied(self: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(DataError, match=r"a\.txt cannot be read: Permission denied"):
+        load(Data(source=str(tmp_path / "a.txt")))
+
+
+def test_marks_before_a_text_and_utf_16_without_one(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abcd", encoding="utf-8-sig")
+    assert plain(tmp_path / "a.txt") == "abcd"
+    (tmp_path / "b.txt").write_text("abcd", encoding="utf-16-le")
+    with pytest.raises(DataError, match="looks like UTF-16"):
+        plain(tmp_path / "b.txt")
+    (tmp_path / "c.csv").write_text("text,label\na,b\n", encoding="utf-16-le")
+    with pytest.raises(DataError, match="looks like UTF-16"):
+        table(tmp_path / "c.csv", ())
+    (tmp_path / "d.csv").write_text('"te,xt",label\na,b\n', encoding="utf-8-sig")
+    assert list(table(tmp_path / "d.csv", ("te,xt",))[0].columns) == ["te,xt", "label"]
+    (tmp_path / "e.jsonl").write_text('{"text": "a", "1": "b"}\n', encoding="utf-8-sig")
+    assert list(table(tmp_path / "e.jsonl", ())[0].columns) == ["text", "1"]
+
+
+@pytest.mark.parametrize(
+    "lines", ['["a", "b"]\n["c", "d"]\n', "5\n6\n", '{"text": "a"}\n["b"]\n', '{"text": "a"}\n5\n']
+)
+def test_lines_that_are_no_objects(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "a.jsonl").write_text(lines)
+    with pytest.raises(DataError, match=r"of .* is .*, which is no object"):
+        table(tmp_path / "a.jsonl", ())
+
+
+def test_packed_tables_that_are_damaged(tmp_path: Path) -> None:
+    whole = gzip.compress(("text,label\n" + "".join(f"text {i * i},{i % 2}\n" for i in range(200))).encode())
+    (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "bad.csv.gz").write_bytes(whole[:20] + bytes(255 - one for one in whole[20:60]) + whole[60:])
+    for name in ("cut.csv.gz", "bad.csv.gz"):
+        with pytest.raises(DataError, match=f"{name} cannot be read as a table of texts"):
+            table(tmp_path / name, ("text", "label"))
+
+
+def test_no_text_at_all_is_fewer_than_one_window(tmp_path: Path) -> None:
+    assert len(Windows.of(torch.zeros(0, dtype=torch.int32), 8)) == 0
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(DataError, match="fewer than one window"):
+        load(Data(source=str(tmp_path / "a.txt"), valid_share=0.0))
 
 
 def test_the_standard_library_is_read_as_text() -> None:

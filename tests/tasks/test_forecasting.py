@@ -62,6 +62,19 @@ def test_each_model_learns_and_forecasts(tmp_path, kind) -> None:
     assert forecasting.predict(again, run.task, [path]) == [said]
 
 
+def test_a_series_of_another_step_is_refused(tmp_path) -> None:
+    """Also by a model without a calendar, which would answer whatever it is given."""
+    years, days = tmp_path / "years.csv", tmp_path / "days.csv"
+    years.write_text("t,y\n" + "".join(f"{1900 + i}-01-01,{i % 7}\n" for i in range(80)))
+    days.write_text("t,y\n" + "".join(f"2020-01-{i + 1:02d},{i}\n" for i in range(30)))
+    settings = SMALL | {"data.source": str(years), "model.kind": "dlinear", "data.history": 12, "data.horizon": 3}
+    recipe = Recipe(task="forecasting").override(settings | {"training.epochs": 1})
+    run = api.fit_recipe(recipe, root=tmp_path, quiet=True)
+    assert not run.task["cycles"]
+    with pytest.raises(DataError, match="every day, but those that the model learnt from every year"):
+        forecasting.predict(run.model, run.task, [days])
+
+
 def test_a_departure_begins_near_its_start() -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 24, 2 + 2)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from wellfit.cli.predictions import CHOICES_TOLD
 from wellfit.errors import WellfitError
 
 app = typer.Typer(
@@ -127,12 +128,14 @@ def trace(
     diagnose.traced(show.chosen(recipe, overrides or []), shapes, json)
 
 
-@app.command()
+@app.command(epilog=CHOICES_TOLD)
 def predict(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Pictures, folders, tables or texts; - for lines of the input."),
+        typer.Argument(
+            metavar="INPUT...", help="Pictures, folders, tables, texts or files of texts; - for lines of the input."
+        ),
     ],
     choices: Annotated[
         list[str] | None,
@@ -189,6 +192,11 @@ def main() -> None:
     except WellfitError as error:
         print(f"wellfit: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except OSError as error:
+        if error.filename is None:  # no file that a user could mend
+            raise
+        print(f"wellfit: {error.filename} cannot be read: {error.strerror}.", file=sys.stderr)
+        sys.exit(WellfitError.status)
     except SystemExit as left:
         # typer makes a bare exit of Ctrl-C; inside the loop it is caught before and told there.
         if isinstance(getattr(left.__context__, "__cause__", None), KeyboardInterrupt):

@@ -31,9 +31,10 @@ def chosen(recipe: str, overrides: list[str]) -> Recipe:
     is_recipe = recipe in presets() or path.suffix in (".yaml", ".yml") or (path / "recipe.yaml").is_file()
     is_data = recipe.startswith("hf:") or path.exists() or path.suffix.lower() in (".csv", ".tsv", ".parquet", ".npz")
     if not (is_recipe or is_data):  # two files may be meant by what their names share
-        from wellfit.data.pairs import beside
+        from wellfit.data.pairs import endings
 
-        is_data = beside(path)
+        named = any(one.startswith(("data.text=", "data.target=")) for one in overrides)
+        is_data = not path.exists() and len(endings(path)) > (0 if named else 1)
     if is_recipe or not is_data:
         loaded = Recipe.load(recipe)
         # A run's recipe is resolved for that run: what was derived is derived anew.

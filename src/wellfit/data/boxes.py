@@ -33,9 +33,10 @@ from wellfit.data import canvases
 from wellfit.data.arrays import Loaded, Samples
 from wellfit.data.augment import AREA, FOR_BOXES, LEFT, MIRROR, PROPOSED, TOP, uniform
 from wellfit.data.fingerprint import fingerprint
-from wellfit.data.images import is_picture, opened
-from wellfit.data.paths import VALID_FOLDERS, separate
+from wellfit.data.images import class_folders, is_picture, opened
+from wellfit.data.paths import VALID_FOLDERS, expanded, separate
 from wellfit.data.split import split
+from wellfit.data.texts import plain
 from wellfit.environment import memory_bytes
 from wellfit.errors import DataError, MissingExtra
 from wellfit.recipe import Augment, Data
@@ -236,7 +237,7 @@ def holds(path: Path, _: Data) -> bool:
 
 
 def _described(data: Data, notes: list[str]) -> All:
-    path = Path(data.source).expanduser()
+    path = expanded(data.source, "data.source")
     base = path / "train" if path.is_dir() and (path / "train").is_dir() else path
     found = _read(base, notes)
     for part, there in separate(data).items():
@@ -293,9 +294,15 @@ def voc(root: Path, notes: list[str]) -> All:
     """Everything in a VOC folder. Raises DataError for a damaged annotation, and for a listed name without a picture."""
     folder = _pictures(root)
     assert folder is not None
-    images = {one.stem: one for one in sorted(folder.iterdir()) if is_picture(one)}
+    images: dict[str, Path] = {}
+    for one in sorted(folder.iterdir()):
+        if is_picture(one) and images.setdefault(one.stem, one) != one:
+            raise DataError(
+                f"{images[one.stem]} and {one.name} have the same name but for its ending, so whose boxes Annotations/{one.stem}.xml tells "
+                "cannot be told. Rename one of them, or take it out."
+            )
     annotations = {one.stem: one for one in sorted((root / "Annotations").glob("*.xml"))}
-    lists = {part: names for part, stems in LISTS.items() if (names := _listed(root, stems))}
+    lists = {part: names for part, stems in LISTS.items() if (names := _listed(root, stems, images, notes))}
     if lists and "train" not in lists:
         raise DataError(
             f"{root}/ImageSets/Main lists {' and '.join(lists)} pictures but none to train on; a train.txt is missing there."
@@ -333,19 +340,23 @@ def voc(root: Path, notes: list[str]) -> All:
     return All(parts, tuple(sorted({name for one in read.values() for name in one.classes})))
 
 
-def _listed(root: Path, stems: Iterable[str]) -> list[str]:
-    """The names in the first of these lists that is there."""
+def _listed(root: Path, stems: Iterable[str], images: Mapping[str, Path], notes: list[str]) -> list[str]:
+    """The names in the first of these lists that is there: a whole line if a picture is called so, else its first word."""
     for stem in stems:
         path = root / "ImageSets" / "Main" / f"{stem}.txt"
         if path.is_file():
-            return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [line.strip() for line in plain(path).split("\n") if line.strip()]
+            names = [line if line in images else line.split()[0] for line in lines]
+            again = [name for name, count in Counter(names).items() if count > 1]
+            _say(notes, again, f"names come more than once in {path} and are used once")
+            return list(dict.fromkeys(names))
     return []
 
 
 def _voc_one(image: Path, path: Path, hard: list[str]) -> Described:
     try:
         root = ElementTree.fromstring(path.read_bytes())
-    except (ElementTree.ParseError, OSError) as error:
+    except (ElementTree.ParseError, OSError, ValueError, LookupError) as error:  # the last two for its encoding
         raise DataError(f"The annotation {path} cannot be read as XML: {error}. Mend it or take it out.") from None
     classes, boxes = [], []
     for number, thing in enumerate(root.iter("object"), start=1):
@@ -357,15 +368,15 @@ def _voc_one(image: Path, path: Path, hard: list[str]) -> Described:
         classes.append(name)
         if (thing.findtext("difficult") or "0").strip() == "1":
             hard.append(path.stem)
-    width, height = (root.findtext(f"size/{side}") or "0" for side in ("width", "height"))
-    known = width.strip().isdigit() and height.strip().isdigit() and int(width) and int(height)
-    return Described(image, tuple(classes), tuple(boxes), (int(width), int(height)) if known else None)
+    return Described(
+        image, tuple(classes), tuple(boxes), _told(*(root.findtext(f"size/{one}") for one in ("width", "height")))
+    )
 
 
 def _numbers(values: Sequence[Any], what: str, wanted: str) -> tuple[float, float, float, float]:
     try:
         a, b, c, d = (float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         a = b = c = d = math.nan
     if not all(map(math.isfinite, (a, b, c, d))):
         raise DataError(f"{what} has no {wanted} that are four numbers, but {list(values)!r}. Mend it or take it out.")
@@ -376,17 +387,29 @@ def _numbers(values: Sequence[Any], what: str, wanted: str) -> tuple[float, floa
 
 
 def _is_coco(path: Path) -> bool:
+    """Whether a .json names what a COCO file has. Raises DataError if it cannot be read, for what it is is not known then."""
     try:
-        head = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
+        content = path.read_bytes()
+        head = content.decode(json.detect_encoding(content))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}. If it tells what is in the pictures, mend that, else "
+            "take it away from them."
+        ) from None
     return all(f'"{key}"' in head for key in ("images", "annotations", "categories"))
 
 
 def _coco_files(folder: Path) -> dict[str, Path]:
     """The COCO file of each part in a folder or in its folder `annotations`; the only one there is the training part's."""
     places = [folder, folder / "annotations"]
-    files = [one for place in places if place.is_dir() for one in sorted(place.glob("*.json")) if _is_coco(one)]
+    files, unread = [], []
+    for one in (one for place in places if place.is_dir() for one in sorted(place.glob("*.json")) if one.is_file()):
+        try:
+            files += [one] if _is_coco(one) else []
+        except DataError as error:
+            unread.append(error)
+    if unread and (files or _loose_pictures(folder)):
+        raise unread[0]
     if len(files) == 1:
         return {"train": files[0]}
     found: dict[str, Path] = {}
@@ -400,6 +423,12 @@ def _coco_files(folder: Path) -> dict[str, Path]:
         if named:
             found[part] = named[0]
     return found if "train" in found else {}
+
+
+def _loose_pictures(folder: Path) -> bool:
+    """Whether pictures lie there, or in a folder `images`, and not in folders by class."""
+    places = [one for one in (folder, folder / "images") if one.is_dir()]
+    return any(is_picture(one) for place in places for one in place.iterdir()) and len(class_folders(folder)) < 2
 
 
 def coco(files: Mapping[str, Path], notes: list[str]) -> All:
@@ -416,17 +445,28 @@ def coco(files: Mapping[str, Path], notes: list[str]) -> All:
 def _coco_one(path: Path, notes: list[str]) -> tuple[list[Described], list[str]]:
     try:
         content = json.loads(path.read_bytes())
-        images = {one["id"]: one for one in content["images"]}
-        categories = {one["id"]: str(one["name"]) for one in content["categories"]}
-        annotations = list(content["annotations"])
+        images, categories = (_by_id(content[key], key, path) for key in ("images", "categories"))
+        annotations = _rows(content["annotations"], "annotations", path)
         files = {number: str(one["file_name"]) for number, one in images.items()}
-    except (ValueError, KeyError, TypeError) as error:
+        names = {number: str(one["name"]) for number, one in categories.items()}
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is no COCO file for detection: {type(error).__name__} {error}. It needs `images` with id and file_name, "
             "`annotations` with image_id, category_id and bbox, and `categories` with id and name."
         ) from None
     if not images:
         raise DataError(f"{path} lists no images: there is nothing to learn from.")
+    twice = next((name for name, count in Counter(names.values()).items() if count > 1), None)
+    if twice is not None:
+        ids = [str(number) for number, name in names.items() if name == twice]
+        raise DataError(
+            f"`categories` of {path} has the name {twice!r} more than once, with the ids {' and '.join(ids)}. If they are one class, give "
+            "their annotations one id; else rename one."
+        )
+    again = [name for name, count in Counter(files.values()).items() if count > 1]
+    _say(notes, again, f"pictures are listed more than once in {path.name}, each time with boxes of their own")
     folder = _beside(path, next(iter(files.values())))
     missing = [name for name in files.values() if not (folder / name).is_file()]
     if missing:
@@ -437,32 +477,73 @@ def _coco_one(path: Path, notes: list[str]) -> tuple[list[Described], list[str]]
     crowds = []
     for row in annotations:
         what = f"The annotation {row.get('id', '')} of {path}"
-        if row.get("image_id") not in images:
+        if not _known(row.get("image_id"), images):
             raise DataError(f"{what} is of the image {row.get('image_id')!r}, which `images` does not have.")
-        if row.get("category_id") not in categories:
+        if not _known(row.get("category_id"), categories):
             raise DataError(
-                f"{what} is of the category {row.get('category_id')!r}; `categories` has {', '.join(map(str, categories))}."
+                f"{what} is of the category {row.get('category_id')!r}; `categories` has {', '.join(map(str, categories)) or 'none'}."
             )
         if row.get("iscrowd"):
             crowds.append(files[row["image_id"]])
             continue
-        x, y, width, height = _numbers(row.get("bbox") or (), what, "`bbox` = [x, y, width, height]")
+        box = row.get("bbox")
+        x, y, width, height = _numbers(box if isinstance(box, list) else [box], what, "`bbox` = [x, y, width, height]")
         classes, boxes = found[row["image_id"]]
-        classes.append(categories[row["category_id"]])
+        classes.append(names[row["category_id"]])
         boxes.append((x, y, x + width, y + height))
     _say(notes, crowds, "boxes are around crowds, not single things, and were left out", count=len(crowds))
     _say(notes, [files[number] for number, (classes, _) in found.items() if not classes],
          f"pictures of {path.name} have no annotation and are learnt from as empty ones")  # fmt: skip
     scenes = [
-        Described(folder / files[number], tuple(classes), tuple(boxes), _told(images[number]))
+        Described(
+            folder / files[number],
+            tuple(classes),
+            tuple(boxes),
+            _told(images[number].get("width"), images[number].get("height")),
+        )
         for number, (classes, boxes) in found.items()
     ]
-    return scenes, [categories[number] for number in sorted(categories)]
+    return scenes, [names[number] for number in sorted(names, key=lambda one: (isinstance(one, str), one))]
 
 
-def _told(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    width, height = image.get("width"), image.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) and width and height else None
+def _rows(found: Any, key: str, path: Path) -> list[dict[str, Any]]:
+    if not isinstance(found, list):
+        raise DataError(f"`{key}` of {path} is no list, but {_short(found)}. It must be a list of objects.")
+    odd = next((row for row in found if not isinstance(row, dict)), None)
+    if odd is not None or None in found:
+        raise DataError(f"`{key}` of {path} has {_short(odd)} among its rows; each must be an object with names.")
+    return found
+
+
+def _by_id(found: Any, key: str, path: Path) -> dict[Any, dict[str, Any]]:
+    rows: dict[Any, dict[str, Any]] = {}
+    for row in _rows(found, key, path):
+        number = row["id"]
+        if not isinstance(number, (int, float, str)):
+            raise DataError(f"`{key}` of {path} has the id {_short(number)}; it must be a number or a text.")
+        if number in rows:
+            raise DataError(
+                f"`{key}` of {path} has the id {number!r} more than once, so what belongs to which cannot be told. Give each its own."
+            )
+        rows[number] = row
+    return rows
+
+
+def _known(number: Any, rows: Mapping[Any, Any]) -> bool:
+    return isinstance(number, (int, float, str)) and number in rows
+
+
+def _short(value: Any) -> str:
+    return text if len(text := repr(value)) < 60 else f"{text[:56]}..."
+
+
+def _told(width: Any, height: Any) -> tuple[int, int] | None:
+    """Width and height as they are written, 10, 10.0 or "10"; None where they are not told."""
+    try:
+        sides = float(width), float(height)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return (int(sides[0]), int(sides[1])) if all(side > 0 and side.is_integer() for side in sides) else None
 
 
 def _beside(path: Path, name: str) -> Path:

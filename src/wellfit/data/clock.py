@@ -7,6 +7,7 @@ A month is a step of its own, because months differ in days. Nothing here knows 
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,19 @@ def parsed(column: Any, path: Path, notes: list[str]) -> Any:
 
     if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
         index = pd.DatetimeIndex(column)
+        _all_are_dates(column, index.isna(), path)
         return None if index.isna().any() else _plain(index, path, notes)
     texts = [str(cell).strip() for cell in column.tolist()]
     if not all(map(tables.DATE.fullmatch, texts)):
+        _all_are_dates(column, _unparsed(texts), path)
         return None
+    zoned = [_has_zone(text) for text in texts]
+    if any(zoned) and not all(zoned):
+        raise DataError(
+            f"In the column {column.name!r} of {path}, {sum(zoned)} times name a zone and {len(zoned) - sum(zoned)} do not: "
+            f"{texts[zoned.index(True)]!r} in row {column.index[zoned.index(True)] + 2} and {texts[zoned.index(False)]!r} in row "
+            f"{column.index[zoned.index(False)] + 2}. Which hours lie between them cannot be told; write all with a zone, or all without."
+        )
     ways = {"year first": dict(format="ISO8601"), "month first": {}, "day first": dict(dayfirst=True)}
     if not texts[0][:4].isdigit():
         del ways["year first"]
@@ -119,6 +129,7 @@ def parsed(column: Any, path: Path, notes: list[str]) -> Any:
         if way == "year first":
             break
     if not found:
+        _all_are_dates(column, _unparsed(texts), path)
         return None
     regular = {way: _regularity(index.as_unit("us")) for way, index in found.items()}
     best = max(regular, key=regular.__getitem__)
@@ -134,6 +145,36 @@ def parsed(column: Any, path: Path, notes: list[str]) -> Any:
     return _plain(found[best], path, notes, zoned=any(_has_zone(text) for text in texts[:1]))
 
 
+def _unparsed(texts: Sequence[str]) -> NDArray[np.bool_]:
+    """Which of these are no dates, in the way of writing them that leaves the fewest."""
+    import pandas as pd
+
+    shaped = [text if tables.DATE.fullmatch(text) else "" for text in texts]
+    ways: tuple[dict[str, Any], ...] = (dict(format="ISO8601"), {}, dict(dayfirst=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrong = [np.asarray(pd.isna(pd.to_datetime(shaped, utc=True, errors="coerce", **how))) for how in ways]
+    return min(wrong, key=np.count_nonzero)
+
+
+def _all_are_dates(column: Any, wrong: NDArray[np.bool_], path: Path) -> None:
+    """Raises DataError where most cells of a column are dates, and some are none."""
+    count = int(wrong.sum())
+    if not 0 < count < len(wrong) / 2:
+        return
+    first = int(wrong.argmax())
+    cell = str(column.iloc[first]).strip()
+    what = (
+        "is empty"
+        if cell.lower() in (*tables.GAPS, "<na>", "nat")
+        else f"is {cell!r}, which is no date like the others"
+    )
+    raise DataError(
+        f"The column {column.name!r} of {path} holds dates, but the cell in row {column.index[first] + 2} {what} (the header is row 1; "
+        f"{count} of {len(wrong)} cells). Mend the cell or take the row out, or leave the column out with `data.ignore=[{column.name}]`."
+    )
+
+
 def _regularity(index: Any) -> float:
     """The share of steps that are the commonest one."""
     _, counts = _counted(index.sort_values().unique())
@@ -142,7 +183,7 @@ def _regularity(index: Any) -> float:
 
 
 def _has_zone(text: str) -> bool:
-    return text.endswith("Z") or (len(text) > 11 and any(sign in text[11:] for sign in "+-"))
+    return text.endswith(("Z", "UTC", "GMT")) or (len(text) > 11 and any(sign in text[11:] for sign in "+-"))
 
 
 def _plain(index: Any, path: Path, notes: list[str], zoned: bool = True) -> Any:

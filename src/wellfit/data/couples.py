@@ -19,7 +19,7 @@ from wellfit.data import programs, texts
 from wellfit.data.arrays import Loaded, Samples
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.pairs import Ragged, held_out
-from wellfit.data.paths import separate
+from wellfit.data.paths import expanded, separate
 from wellfit.data.texts import padded
 from wellfit.data.tokens import UNKNOWN, Tokens
 from wellfit.errors import DataError
@@ -130,7 +130,8 @@ def _columns(frame: Any, data: Data, path: Path, notes: list[str]) -> tuple[str,
                 f"`data.{field}` is {name!r}, but the columns of {path} are {', '.join(names)}.{nearest(name, names)}"
             )
     rest = [name for name in names if name not in (data.text, data.other, data.target, *data.ignore)]
-    numeric = [name for name in rest if all(_number(cell) is not None for cell in frame[name])]
+    # One cell that is no number makes no text of a column of scores: it is named when it is read.
+    numeric = [name for name in rest if 2 * sum(_number(cell) is not None for cell in frame[name]) > len(frame)]
     score = data.target or (numeric[0] if len(numeric) == 1 and len(rest) == len(names) == 3 else None)
     written = [name for name in rest if name != score]
     missing = [data.text, data.other].count(None)
@@ -156,7 +157,7 @@ def matching(data: Data, name: str, notes: list[str]) -> Loaded:
         found = programs.described()
         whole = Read([one for one, _ in found], [other for _, other in found], None)
     else:
-        whole = read(Path(data.source).expanduser(), data, notes)
+        whole = read(expanded(data.source, "data.source"), data, notes)
     others = {part: read(path, data, notes) for part, path in separate(data).items()}
     for part, other in others.items():
         if (other.scores is None) != (whole.scores is None):

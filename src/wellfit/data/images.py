@@ -176,9 +176,20 @@ def folder_arrays(root: Path, classes: Sequence[str], size: int, notes: list[str
 
 
 def say_what_is_left_out(root: Path, bases: Sequence[Path], classes: Sequence[str], notes: list[str]) -> None:
-    """Notes on pictures below `root` that lie in no base/class, and on folders beside the classes that hold none."""
+    """Notes on what below `root` lies in no base/class, pictures or not, and on folders beside the classes that hold none."""
     homes = {base / name for base in bases for name in classes}
-    strays = [path for path in sorted(root.rglob("*")) if path.parent not in homes and is_picture(path)]
+    outside = [path for path in sorted(root.rglob("*")) if path.parent not in homes and path.is_file()]
+    strays = [path for path in outside if is_picture(path)]
+    others = [
+        path
+        for path in outside
+        if not is_picture(path) and not any(part[0] == "." for part in path.relative_to(root).parts)
+    ]
+    if others:
+        notes.append(
+            f"{len(others)} files below {root} are not pictures, lie beside the folders of the classes and were not read, "
+            f"{others[0].relative_to(root)} for one."
+        )
     if strays:
         notes.append(
             f"{len(strays)} pictures below {root} do not lie in the folder of a class and were left out, "

@@ -13,6 +13,7 @@ S tokens of a source, T of a target, with the one that ends it.
 """
 
 import gzip
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 from wellfit.data import programs, texts
 from wellfit.data.arrays import Loaded, Samples
 from wellfit.data.fingerprint import fingerprint
-from wellfit.data.paths import VALID_FOLDERS, existing
+from wellfit.data.paths import VALID_FOLDERS, existing, expanded
 from wellfit.data.split import split
 from wellfit.data.texts import padded
 from wellfit.data.tokens import END, START, UNKNOWN, Tokens
@@ -147,24 +148,35 @@ def endings(stem: Path) -> list[str]:
     return sorted(ending for ending in found if 1 < len(ending) <= MOST_ENDING and ending.isidentifier())
 
 
-def beside(path: Path) -> bool:
-    """Whether the path is what the names of two files have in common, and nothing itself."""
-    return not path.exists() and len(endings(path)) > 1
+def beside(path: Path, data: Data) -> bool:
+    """Whether the path is what the names of two files have in common, and nothing itself; one of two that are named will do."""
+    return not path.exists() and (len(endings(path)) > 1 or _half(path, data) is not None)
 
 
 def holds(path: Path, data: Data) -> bool:
-    """Whether the path is a folder with the two files of a training set whose endings are named."""
-    return path.is_dir() and files(path / "train", data) is not None
+    """Whether the path is a folder with the two files of a training set whose endings are named, or one of them."""
+    stem = path / "train"
+    return path.is_dir() and (files(stem, data) is not None or _half(stem, data) is not None)
 
 
 def files(stem: Path, data: Data) -> tuple[Path, Path] | None:
     """The files of both sides, packed or not; None if one is not there."""
-    found = [
-        next((there for end in ("", ".gz") if (there := stem.parent / f"{stem.name}.{side}{end}").is_file()), None)
-        for side in (data.text, data.target)
-        if side is not None
-    ]
-    return (found[0], found[1]) if len(found) == 2 and found[0] is not None and found[1] is not None else None
+    found = [_side(stem, side) for side in (data.text, data.target)]
+    return (found[0], found[1]) if found[0] is not None and found[1] is not None else None
+
+
+def _side(stem: Path, side: str | None) -> Path | None:
+    places = [] if side is None else [stem.parent / f"{stem.name}.{side}{end}" for end in ("", ".gz")]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _half(stem: Path, data: Data) -> tuple[Path, str] | None:
+    """The file of one side, and the ending of the other, where both are named and one alone is there."""
+    found = [_side(stem, side) for side in (data.text, data.target)]
+    there = found[0] or found[1]
+    if data.text is None or data.target is None or there is None or None not in found:
+        return None
+    return there, data.target if found[0] is not None else data.text
 
 
 def read(path: Path, data: Data, notes: list[str]) -> Read:
@@ -172,7 +184,13 @@ def read(path: Path, data: Data, notes: list[str]) -> Read:
     both = files(path, data)
     if both is not None:
         return _lines(*both, notes)
-    if beside(path):
+    half = _half(path, data) if not path.exists() and len(endings(path)) < 2 else None
+    if half is not None:
+        raise DataError(
+            f"{half[0]} is one side of pairs, but the other, {path.name}.{half[1]} (or {path.name}.{half[1]}.gz), is not beside it. Put "
+            "it there, or name its ending with `data.text` or `data.target`."
+        )
+    if beside(path, data):
         raise DataError(
             f"Beside {path} there are files ending in {', '.join(endings(path))}, and `data.text` is {data.text!r} and "
             f"`data.target` {data.target!r}. Set `data.text` to the ending of the sources and `data.target` to that of the targets."
@@ -192,9 +210,10 @@ def _lines(first: Path, second: Path, notes: list[str]) -> Read:
     for path in (first, second):
         try:
             whole = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-            text = whole.decode("utf-8")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+            text = whole.decode("utf-8-sig")
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise DataError(f"{path} cannot be read as text in UTF-8: {error}.") from None
+        texts.no_nul(text, path)
         # Only "\n" ends a line here: `splitlines` also cuts at separators inside a sentence, and the sides come apart.
         sides.append([line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")])
     if len(sides[0]) != len(sides[1]):
@@ -252,7 +271,7 @@ def _columns(names: list[str], data: Data, path: Path, notes: list[str]) -> tupl
 def translation(data: Data, name: str, notes: list[str]) -> Loaded:
     """Pairs, from an embedded set or a path; byte pairs are learnt from the training part alone."""
     embedded = data.source == "syntax"
-    source = Path(data.source).expanduser()
+    source = expanded(data.source, "data.source")
     stem = source / "train" if holds(source, data) else source
     if embedded:
         found = programs.trees()
@@ -311,8 +330,8 @@ def _separate(stem: Path, data: Data, notes: list[str]) -> dict[str, Path]:
     for part in ("valid", "test"):
         named = getattr(data, part)
         if named is not None:
-            path = Path(named).expanduser()
-            found[part] = path if beside(path) else existing(named, f"data.{part}")
+            path = expanded(named, f"data.{part}")
+            found[part] = path if beside(path, data) else existing(named, f"data.{part}")
     if files(stem, data) is None or not stem.name.startswith("train"):
         return found
     for name in VALID_FOLDERS:

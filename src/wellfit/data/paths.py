@@ -12,9 +12,19 @@ from wellfit.recipe import Data, nearest
 VALID_FOLDERS = ("val", "valid", "validation", "dev")
 
 
+def expanded(path: str, field_name: str) -> Path:
+    """The path with `~` as the home it stands for. Raises DataError where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(
+            f"`{field_name}` is {path!r}, and no home folder is known for {path.split('/')[0]!r}. Write the path in full."
+        ) from None
+
+
 def existing(path: str, field_name: str, sets: Iterable[str] = ()) -> Path:
     """The path, or an error that names what is there instead, and the embedded sets that could have been meant."""
-    here = Path(path).expanduser()
+    here = expanded(path, field_name)
     if here.exists():
         return here
     siblings = (
@@ -27,7 +37,7 @@ def existing(path: str, field_name: str, sets: Iterable[str] = ()) -> Path:
 
 def separate(data: Data) -> dict[str, Path]:
     """Validation and test sets that have a path of their own, or lie beside a folder `train`."""
-    root, found = Path(data.source).expanduser(), {}
+    root, found = expanded(data.source, "data.source"), {}
     if root.is_dir() and (root / "train").is_dir():
         for part, names in (("valid", VALID_FOLDERS), ("test", ("test",))):
             there = next((root / name for name in names if (root / name).is_dir()), None)

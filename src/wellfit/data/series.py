@@ -266,6 +266,7 @@ def forecasting(data: Data, name: str, notes: list[str]) -> Loaded:
     cycles = series.clock.cycles()
     horizon = data.horizon or _horizon(rows, cycles, derived)
     bounds = _bounds(data, rows, horizon, tuple(others), notes)
+    _rows_left(data.source, rows, bounds, horizon)
     learning = series.values[: bounds["train"][1]]
     _not_constant(learning, series.names, data.source)
     season = data.season or _season(learning[:, : series.targets], cycles, derived)
@@ -392,6 +393,18 @@ def _given_bounds(data: Data, rows: int, others: Sequence[str], notes: list[str]
         part: (end - count, end) for part, end, count in zip(("train", "valid", "test"), ends, data.parts, strict=True)
     }
     return {part: bound for part, bound in found.items() if bound[1] > bound[0]}
+
+
+def _rows_left(source: str, rows: int, bounds: dict[str, tuple[int, int]], horizon: int) -> None:
+    """Raises DataError where what is held out leaves no more rows to learn from than one forecast has steps."""
+    if bounds["train"][1] > horizon:
+        return
+    held = " and ".join(f"{end - first} to the {part} part" for part, (first, end) in bounds.items() if part != "train")
+    raise DataError(
+        f"{source} has {rows} rows, and a forecast is of {horizon} (`data.horizon`)"
+        + (f"; {held} would leave {max(0, bounds['train'][1])} to learn from" if held else "")
+        + ", and that is not one window. Set a smaller `data.horizon`, or give it more rows."
+    )
 
 
 def _long_enough(source: str, bounds: dict[str, tuple[int, int]], history: int, horizon: int) -> None:

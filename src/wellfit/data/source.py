@@ -22,7 +22,7 @@ from torch import Tensor
 from wellfit.data import boxes, canvases, couples, embedded, hub, images, language, pairs, series, tables, tagged, texts
 from wellfit.data.arrays import Arrays, Loaded
 from wellfit.data.fingerprint import fingerprint
-from wellfit.data.paths import VALID_FOLDERS, existing
+from wellfit.data.paths import VALID_FOLDERS, existing, expanded
 from wellfit.data.split import split
 from wellfit.errors import DataError, RecipeError
 from wellfit.recipe import Data
@@ -109,7 +109,9 @@ class Reader:
     read: Callable[[Data, str, list[str]], Loaded]  # (settings, a name for the set, notes)
     embedded: tuple[str, ...] = ()  # names of sets that are on every machine
     holds: Callable[[Path, Data], bool] = lambda _path, _data: False  # whether a path can be nothing else
-    beside: Callable[[Path], bool] = lambda _path: False  # the same of a path that is only what names of files share
+    beside: Callable[[Path, Data], bool] = lambda _path, _data: (
+        False
+    )  # the same of a path that is only what names of files share
 
 
 READERS: dict[str, Reader] = {  # by task; what is at a path is asked in this order
@@ -137,15 +139,15 @@ def _reader(data: Data, task: str | None) -> Callable[[Data, str, list[str]], Lo
                     f"`task` is {task}, but {data.source} holds data for {kind}. Leave `task` open, or name other data."
                 )
             return reader.read
-    path = Path(data.source).expanduser()
+    path = expanded(data.source, "data.source")
     if task in READERS:
-        if not READERS[task].beside(path):
+        if not READERS[task].beside(path, data):
             existing(data.source, "data.source", names())
         return READERS[task].read
     if task is not None or data.source in embedded.SETS:
         return None
     if not path.exists():
-        return next((reader.read for reader in READERS.values() if reader.beside(path)), None)
+        return next((reader.read for reader in READERS.values() if reader.beside(path, data)), None)
     return next((reader.read for reader in READERS.values() if reader.holds(path, data)), None)
 
 
@@ -170,8 +172,10 @@ def read(path: Path, data: Data, task: str | None, notes: list[str], classes: Se
         if not labels.exists():
             raise DataError(f"The labels of {path} were looked for in {labels.name} beside it, and it is not there.")
         return _image_classes(images.idx_arrays(path, labels, notes), path, classes)
+    packed = path.suffix.lower() == ".gz" and path.name.lower().endswith(texts.ENDINGS)
     raise DataError(
         f"{path} is of no kind that is known: idx files, .npz, folders of pictures by class, and tables ({', '.join(tables.ENDINGS)})."
+        + (" A packed table is read for its texts: name their column with `data.text`." if packed else "")
     )
 
 
@@ -208,9 +212,12 @@ def _folder(root: Path, data: Data, notes: list[str], classes: Sequence[str]) ->
     base = root / "train" if (root / "train").is_dir() else root
     names = tuple(classes) or tuple(folder.name for folder in images.class_folders(base))
     if len(names) < 2:
+        rows = [file.name for file in sorted(base.iterdir()) if file.name.lower().endswith(texts.ENDINGS)]
+        told = f" `wellfit suggest {root}` says what could be learnt from {', '.join(rows[:4])}." if rows else ""
         raise DataError(
             f"{base} has {len(names)} folders with pictures in them; pictures are looked for as CLASS/NAME, with a folder for each "
-            "of at least two classes. For other data, name the file itself (.npz, .csv, .parquet) or the folder of idx files."
+            f"of at least two classes.{told} For other data, name the file itself (.npz, .csv, .parquet) or the folder of idx files; "
+            f"`wellfit suggest {root}` looks at what is there."
         )
     found = Read("image-classification", images.folder_arrays(base, names, size, notes), classes=names, pictures=True)
     bases = [base]
@@ -282,7 +289,7 @@ def _from_arrays(
             f"The arrays in {path} are of type {x.dtype} and {y.dtype}; inputs must be numbers, and targets numbers or texts."
         )
     y = y.squeeze(-1) if y.ndim == 2 and y.shape[1] == 1 else y
-    if y.ndim != 1 or len(x) != len(y):
+    if y.ndim != 1 or not x.ndim or len(x) != len(y):
         raise DataError(
             f"The inputs in {path} have the shape {list(x.shape)} and the targets {list(y.shape)}; targets must be one for each sample."
         )

@@ -131,7 +131,10 @@ def target_column(frame: Any, data: Data, path: Path) -> str:
     """The column to predict, and every other name in the recipe checked against the table."""
     names = list(frame.columns)
     if data.target is None:
-        raise DataError(f"Which column of {path} is to be predicted? Set `data.target` to one of {_listed(names)}.")
+        raise DataError(
+            f"Which column of {path} is to be predicted? Set `data.target` to one of {_listed(names)}. If its rows "
+            "follow each other in time, or hold texts, `wellfit suggest` finds the task."
+        )
     for field, wanted in (("target", (data.target,)), ("categorical", data.categorical), ("ignore", data.ignore)):
         for name in wanted:
             if name not in names:
@@ -176,7 +179,8 @@ def encoding(frame: Any, data: Data, path: Path, notes: list[str]) -> Encoding:
             if len(kinds) > MOST_CATEGORIES:
                 raise DataError(
                     f"The column {name!r} of {path} has {len(kinds)} different texts ({kinds[0]!r}, {kinds[1]!r}, ...), which is too many for "
-                    f"one input each (the most is {MOST_CATEGORIES}). If it is a name or an id, put it in `data.ignore`."
+                    f"one input each (the most is {MOST_CATEGORIES}). If it is running text, set "
+                    "`task=text-classification`; if it is a name or an id, put it in `data.ignore`."
                 )
             categories[name] = tuple(kinds)
         else:

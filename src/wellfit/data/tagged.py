@@ -25,7 +25,7 @@ from wellfit.data import programs
 from wellfit.data.arrays import Loaded, Samples
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.pairs import IGNORED, Ragged, held_out
-from wellfit.data.paths import separate
+from wellfit.data.paths import expanded, separate
 from wellfit.data.texts import padded, plain
 from wellfit.data.tokens import PAD, SPECIAL, UNKNOWN
 from wellfit.errors import DataError
@@ -228,8 +228,7 @@ def tagging(data: Data, name: str, notes: list[str]) -> Loaded:
         lines = programs.named()
         whole = Read([words for words, _ in lines], [tags for _, tags in lines])
     else:
-        source = Path(data.source).expanduser()
-        whole = read(source, notes)
+        whole = read(expanded(data.source, "data.source"), notes)
     others = {part: read(path, notes) for part, path in separate(data).items()}
     classes = tuple(sorted({tag for sentence in whole.tags for tag in sentence}))
     if len(classes) < 2:

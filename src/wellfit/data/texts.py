@@ -8,6 +8,8 @@ cut. Nothing is dropped silently: empty texts, texts cut to `data.context` and u
     >>> tokens_BT, labels_B = data.batch(torch.tensor([1, 0]))
 """
 
+import gzip
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +22,8 @@ from torch import Tensor
 from wellfit.data.arrays import Samples
 from wellfit.data.augment import FOR_TEXTS, shortened, turned_on, uniform
 from wellfit.data.fingerprint import fingerprint
-from wellfit.data.images import class_folders
+from wellfit.data.images import class_folders, idx_file
+from wellfit.data.paths import expanded
 from wellfit.data.tokens import PAD, UNKNOWN, Tokens, learn
 from wellfit.data.tokens import read as read_tokens
 from wellfit.errors import DataError, MissingExtra
@@ -102,7 +105,7 @@ class Windows(Samples):
 
     @classmethod
     def of(cls, flat: Tensor, context: int, seed: int = 0) -> "Windows":
-        return cls(flat, context, torch.arange((len(flat) - 1) // context), seed)
+        return cls(flat, context, torch.arange(max(0, len(flat) - 1) // context), seed)
 
     def varied(self, _: Augment, seed: int) -> "Windows":
         """The same, moved by what this seed draws for each epoch."""
@@ -157,9 +160,16 @@ def holds_labelled(path: Path, data: Data) -> bool:
 
 
 def holds_running(path: Path, data: Data) -> bool:
-    """Whether running text lies there: a .txt file of which no column is named, or a folder of them."""
+    """Whether running text lies there: a .txt file of which no column is named, or a folder of them.
+
+    A .txt beside pictures, or beside the two sides of pairs that are named, tells of them and is no text to learn from.
+    """
     if path.is_dir():
-        return next(path.glob("*.txt"), None) is not None
+        base = path / "train" if (path / "train").is_dir() else path
+        held = any(file.is_file() for file in path.glob("*.txt")) and None in (data.text, data.target)
+        return (
+            held and not class_folders(base) and not any(idx_file(path, f"{one}-images") for one in ("train", "t10k"))
+        )
     return path.suffix.lower() == ".txt" and data.target is None
 
 
@@ -204,17 +214,20 @@ def table(path: Path, named: Sequence[str | None]) -> tuple[Any, int]:
         if name.endswith(".parquet"):
             return pd.read_parquet(path).map(_written), 1
         if name.endswith(".jsonl"):
-            frame = pd.read_json(path, lines=True, dtype=False)
-            return frame.map(_written), 1
+            return _json_lines(path).map(_written), 1
         separator = "\t" if name.endswith(".tsv") else ","
         # In tab-separated text a quotation mark is a character like any other.
         quoting = 3 if separator == "\t" else 0
-        frame = pd.read_csv(path, sep=separator, header=None, dtype=str, keep_default_na=False, quoting=quoting)
+        how = dict(dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        frame = pd.read_csv(path, sep=separator, header=None, quoting=quoting, **how)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8 ({error}). Save it with the encoding UTF-8.") from None
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+    except DataError:
+        raise
+    except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserError) as error:
         raise DataError(f"{path} cannot be read as a table of texts: {' '.join(str(error).split())}.") from None
     head = [str(cell).strip() for cell in frame.iloc[0]]
+    no_nul("".join(head), path)
     asked = [one for one in named if one is not None]
     without = not any(one in head for one in asked) and (
         all(one.isdigit() for one in asked) if asked else head[-1] in set(frame.iloc[1:, -1])
@@ -224,6 +237,20 @@ def table(path: Path, named: Sequence[str | None]) -> tuple[Any, int]:
         return frame, 1
     frame.columns = head
     return frame.iloc[1:], 2
+
+
+def _json_lines(path: Path) -> Any:
+    import pandas as pd
+
+    packed = path.suffix.lower() == ".gz"
+    with gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):  # pandas takes a list of pairs for an object
+            if line.strip() and line.lstrip()[0] in '["-0123456789tfn':
+                raise DataError(
+                    f"Line {number} of {path} is {line.strip()[:40]!r}, which is no object. Each line must be one with names: "
+                    '{"text": "...", "label": "..."}.'
+                )
+    return pd.read_json(path, lines=True, dtype=False, convert_axes=False, encoding="utf-8-sig")
 
 
 def _written(cell: Any) -> str | None:
@@ -270,7 +297,7 @@ def _by_class(path: Path, notes: list[str]) -> Texts:
     texts, labels, empty, left = [], [], [], 0
     for folder in folders:
         for file in sorted(folder.iterdir()):
-            if file.suffix.lower() != ".txt":
+            if file.suffix.lower() != ".txt" or not file.is_file():
                 left += 1
                 continue
             text = plain(file)
@@ -293,21 +320,39 @@ def _say_empty(empty: Sequence[Any], path: Path, notes: list[str]) -> None:
 
 
 def plain(path: Path) -> str:
-    """The text of a file in UTF-8."""
+    """The text of a file in UTF-8, without the mark that some editors set before it. Raises DataError if it is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8 ({error}). Save it with the encoding UTF-8.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}. Mend that, or take it out.") from None
+    no_nul(text, path)
+    return text
+
+
+def no_nul(text: str, path: Path) -> None:
+    """Raises DataError for a text that holds what UTF-16 looks like when it is read as UTF-8."""
+    if "\0" in text:
+        raise DataError(
+            f"{path} holds NUL characters, so it looks like UTF-16 or is no text. Save it with the encoding UTF-8."
+        )
 
 
 def running(path: Path, notes: list[str]) -> str:
     """The text of a file, or of all .txt files below a folder, by name, with an empty line between them."""
     if path.is_file():
         return plain(path)
-    files = sorted(path.rglob("*.txt"))
+    found = sorted(path.rglob("*.txt"))
+    files = [file for file in found if file.is_file()]
     if not files:
         raise DataError(f"{path} holds no .txt file. For text to learn to write, name a .txt file or a folder of them.")
     notes.append(f"{len(files)} files below {path} were read in the order of their names.")
+    if len(found) > len(files):
+        other = next(one for one in found if not one.is_file())
+        notes.append(
+            f"{len(found) - len(files)} folders or links below {path} are called .txt and are no files, {other.name} for one."
+        )
     return "\n\n".join(plain(file) for file in files)
 
 
@@ -318,7 +363,7 @@ def tokenizer(data: Data, kind: str, texts: Sequence[str]) -> Tokens:
     """The one that `data.tokens` names, learnt from these texts where it has to be."""
     chosen = data.tokens or kind
     if chosen.endswith(".json"):
-        return read_tokens(Path(chosen).expanduser())
+        return read_tokens(expanded(chosen, "data.tokens"))
     return learn(chosen, texts, most=data.vocabulary or MOST_SYMBOLS)
 
 

@@ -22,7 +22,7 @@ from wellfit.recipe import Finetune
 
 # What libraries call the queries and values of attention, or all of them in one; the paper adapts these (table 5).
 OF_ATTENTION = (
-    "q", "v", "query", "value", "q_proj", "v_proj", "q_lin", "v_lin", "query_proj", "value_proj", "c_attn", "qkv", "in_proj",
+    "q", "v", "kv", "query", "value", "q_proj", "v_proj", "q_lin", "v_lin", "query_proj", "value_proj", "c_attn", "qkv", "in_proj",
     "query_key_value", "Wqkv",
 )  # fmt: skip
 NAME = "default"  # PEFT's own for the first adapter

@@ -102,10 +102,10 @@ def laid_into(model: nn.Module, weights: Mapping[str, Tensor]) -> Laid:
     """Copies into the model's parameters and buffers what fits; raises ModelError where less than half of it does."""
     state = model.state_dict()
     places = {name: value for name, value in state.items() if not name.endswith(COUNTERS)}
-    weights = {name: value for name, value in weights.items() if not name.endswith(COUNTERS)}
-    pairs, by_order = _by_name(places, weights), False
+    pairs, by_order = _by_name(state, weights), False
     if not _enough(places, pairs):
-        pairs, by_order = _by_order(places, weights), True
+        plain = {name: value for name, value in weights.items() if not name.endswith(COUNTERS)}
+        pairs, by_order = _by_order(places, plain), True
     if not _enough(places, pairs):
         raise ModelError(
             f"The weights do not fit the model: of its {len(places)} tensors ({_few(list(places))}) "
@@ -116,7 +116,8 @@ def laid_into(model: nn.Module, weights: Mapping[str, Tensor]) -> Laid:
         for name, other in pairs.items():
             state[name].copy_(weights[other])
     used = set(pairs.values())
-    return Laid(list(pairs), [n for n in places if n not in pairs], [n for n in weights if n not in used], by_order)
+    loaded, fresh = [n for n in places if n in pairs], [n for n in places if n not in pairs]
+    return Laid(loaded, fresh, [n for n in weights if n not in used and not n.endswith(COUNTERS)], by_order)
 
 
 def _by_name(places: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, str]:
@@ -161,7 +162,7 @@ def _by_order(places: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> di
 
 def _enough(places: Mapping[str, Tensor], pairs: Mapping[str, str]) -> bool:
     total = sum(value.numel() for value in places.values())
-    return sum(places[name].numel() for name in pairs) >= ENOUGH * total
+    return sum(places[name].numel() for name in pairs if name in places) >= ENOUGH * total
 
 
 def _few(names: list[str]) -> str:

@@ -201,6 +201,12 @@ def amount(name: str, value: float) -> str:
     return number(value)
 
 
+def _is(told: str) -> str:
+    """`Test R² 0.51` -> `test R² is 0.51`."""
+    what, _, value = told.rpartition(" ")
+    return f"{what[0].lower()}{what[1:]} is {value}"
+
+
 def scored_as(name: str, value: float, split: str) -> str:
     """`99.2 % test accuracy`, or `Test R² 0.51` where the value is not a share."""
     where, value_told = SPLITS.get(split, split), amount(name, value)
@@ -293,7 +299,7 @@ def _result(recipe: Recipe, events: Sequence[Event]) -> str:
         return f"The training loss {course}. Nothing was scored on held-out data."
     name = told(scored.metrics, recipe.evaluation.metric)
     result = scored_as(name, scored.metrics[name], scored.split)
-    result = f"It reached {result}" if result.endswith(plain(name)) else f"Its {result[0].lower()}{result[1:]}"
+    result = f"It reached {result}" if result.endswith(plain(name)) else f"Its {_is(result)}"
     if name == "r2" and "rmse" in scored.metrics:  # R² says how good, the error says how far off, in the target's unit
         result += f" ({plain('rmse')} {number(scored.metrics['rmse'])})"
     best, tried = best_step(recipe, events), len(evaluations(events))

@@ -13,10 +13,11 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from wellfit import losses, models
@@ -94,7 +95,7 @@ def _as_trained(told_by: Finetune, network: nn.Module, channels: int) -> Standar
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, record: Mapping[str, Any], inputs: Sequence[Any], *, top: int = 1
+    model: nn.Module, record: Mapping[str, Any], inputs: Sequence[Any], *, top: Annotated[int, Field(ge=1)] = 1
 ) -> list[dict[str, Any]]:
     """For each image its class and the probability that the model gives it, and with `top` as many of the likeliest.
 
@@ -104,8 +105,6 @@ def predict(
     lost, with counts. Raises DataError for a picture that is not there or cannot be decoded, naming it.
     """
     shape = tuple(record["input"])
-    if top < 1:
-        raise DataError(f"`top` is {top}; it must be at least 1, the likeliest class.")
     sources = [one for thing in inputs for one in _found(thing)]
     model.eval()
     told: list[dict[str, Any]] = []

@@ -156,7 +156,8 @@ class Job:
     def made_of(self) -> dict[str, str]:
         """All that decides how training goes on, by name, so that a resume notices a change and says which."""
         modules = {f"module {name}": type(part).__qualname__ for name, part in self.model.named_modules() if name}
-        frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
+        moving = self.stages.starts if self.stages is not None else {}  # what is frozen now may learn later
+        frozen = [n for n, p in self.model.named_parameters() if not p.requires_grad and moving.get(n, 0) <= 0]
         recipe = {f"`{path}`": repr(value) for path, value in self.recipe.flat().items() if not path.startswith(IDLE)}
         data = {"the training data": self.fingerprint, "the validation data": self.valid_fingerprint}
         return signature(self.model) | modules | {"what is frozen": repr(frozen), "the loss": self.loss} | data | recipe
@@ -248,6 +249,10 @@ def from_recipe(recipe: Recipe) -> Job:
         job.valid_fingerprint = loaded.valid.fingerprint()
     job.record, job.loaded = {"task": facts.task, "classes": list(loaded.classes), **built.record}, loaded
     job.notes += [*loaded.notes, *without_effect]
+    if loaded.test is None and tasks.KINDS[facts.task].yardsticks is not None:
+        job.notes.append(
+            "Nothing is held out to test on, so no classical model stands beside the network; `data.test_share=0.1` adds one."
+        )
     return job
 
 
