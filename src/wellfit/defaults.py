@@ -14,6 +14,7 @@ from typing import Any
 
 from wellfit.errors import RecipeError
 from wellfit.recipe import Recipe
+from wellfit.settings import Pretrained
 
 LEARNING_RATES = {
     "sgd": (
@@ -65,7 +66,7 @@ STARTS = {  # the kind of model to begin with
     "object-detection": "faster-rcnn",
 }
 FEW_TEXTS = 20_000
-TRANSFORMERS = ("encoder", "decoder", "encoder-decoder", "vit", "detr")
+TRANSFORMERS = ("pretrained", "encoder", "decoder", "encoder-decoder", "vit", "detr")
 FORECASTING_BATCH = 32  # windows overlap, so a batch of them holds each value many times
 DEPTHS = {"cifar": 20, "imagenet": 18}  # of a ResNet, by its stem
 SMALL_IMAGE = 96  # pixels a side: imagenet's stem and stages leave a 32nd of it
@@ -101,6 +102,9 @@ READS = {"encoder": ("word", "an encoder's states are of words, in their order")
 
 def before_reading(recipe: Recipe) -> Recipe:
     """What the model that is asked for decides of how data is read."""
+    if recipe.data.tokens is None and isinstance(recipe.model, Pretrained):
+        why = "a trained model knows texts only as its own tokenizer cuts them"
+        return recipe.override({"data.tokens": f"pretrained:{recipe.model.name}"}, by="derived", why=why)
     if recipe.data.tokens is None and recipe.model is not None and recipe.model.kind in READS:
         tokens, why = READS[recipe.model.kind]
         return recipe.override({"data.tokens": tokens}, by="derived", why=why)
@@ -235,7 +239,7 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
         }
     samples = max(1, facts.train_samples)
     ways = facts.world * recipe.training.gradient_accumulation_steps
-    most = FORECASTING_BATCH if facts.task == "forecasting" else 128
+    most = FORECASTING_BATCH if facts.task == "forecasting" or isinstance(recipe.model, Pretrained) else 128
     target = max(8, min(most, samples // 20))
     size = max(ways, min(2 ** int(math.log2(target)), samples) // ways * ways)
     chosen = recipe.training.batch_size or size
@@ -243,6 +247,8 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
         1000 if recipe.model is not None and recipe.model.kind == "bag" else 2000
     )  # a bag has little to learn, and soon has
     epochs = max(3, min(100, round(steps * chosen / samples)))
+    if isinstance(recipe.model, Pretrained):
+        epochs = 3  # Devlin et al. 2019, A.3
     derived: Derived = {
         "training.batch_size": (
             size,

@@ -110,8 +110,8 @@ class Run:
 
     @property
     def task(self) -> dict[str, Any]:
-        """What is needed to read new data the same way: classes, columns, sizes."""
-        return self._json(TASK)
+        """What is needed to read new data the same way: classes, columns, sizes. Raises RunError if it cannot be read."""
+        return self._json(TASK, needed=True)
 
     def events(self) -> list[Event]:
         """What happened, each thing once: what a resume redid counts as redone. Torn lines are counted in `torn`."""
@@ -207,12 +207,22 @@ class Run:
         state = f"{ended.reason} at step {ended.step}" if ended else "not ended"
         return f"<Run {self.folder}: {state}>"
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _json(self, name: str, needed: bool = False) -> dict[str, Any]:
+        """A mapping of plain data; empty if it cannot be read and is not `needed`."""
+        path, wrong = self.folder / name, "holds no mapping"
         try:
-            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(content, dict):
+                return content
+        except OSError as error:
+            wrong = f"cannot be read ({error.strerror})"
+        except ValueError as error:
+            wrong = f"is no JSON ({error})"
+        if needed:
+            raise RunError(
+                f"The run {self.folder} is damaged: {path} {wrong}. Take that file from a copy of the run, or train it anew."
+            )
+        return {}
 
     def _lines(self) -> Iterable[str]:
         try:

@@ -148,6 +148,27 @@ def test_no_validation_is_said_loudly(tmp_path, inside) -> None:
     assert "data.valid_share" in told
 
 
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path, inside, monkeypatch) -> None:
+    from wellfit.cli import show
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied", "/data/closed")
+
+    monkeypatch.setattr(show, "chosen", denied)
+    assert inside("train", "digits", folder=tmp_path) == (
+        2,
+        "",
+        "wellfit: /data/closed cannot be read: Permission denied.\n",
+    )
+
+
+def test_one_side_of_pairs_is_told_from_a_preset(tmp_path, inside) -> None:
+    (tmp_path / "train.en").write_text("a\nb\n")
+    status, _, told = inside("train", "train", "--set", "data.text=en", "--set", "data.target=de", folder=tmp_path)
+    assert status == 2
+    assert "train.en is one side of pairs, but the other, train.de" in told
+
+
 def test_ctrl_c_outside_the_loop_says_so(tmp_path, inside, monkeypatch) -> None:
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -11,6 +11,8 @@ import torch
 import wellfit
 from wellfit import api
 from wellfit.cli import main
+from wellfit.cli.predictions import CHOICES, _shown
+from wellfit.deliver.predict import _checked, allowed
 from wellfit.errors import DataError, RecipeError, RunError
 from wellfit.recipe import Recipe
 from wellfit.tasks import KINDS
@@ -139,8 +141,22 @@ def test_what_cannot_be_taken_is_named(runs, run, inputs, says, tmp_path, monkey
 def test_choices_are_checked(runs) -> None:
     with pytest.raises(RecipeError, match="Did you mean `top`"):
         wellfit.predict(runs["digits"], np.zeros((8, 8)), tops=3)
-    with pytest.raises(DataError, match="`top` is 0"):
-        wellfit.predict(runs["digits"], np.zeros((8, 8)), top=0)
+    for wrong in (0, "abc", 1.5, None, True, [1]):
+        with pytest.raises(RecipeError, match=r"`top` is .*it must be a whole number, at least 1"):
+            wellfit.predict(runs["digits"], np.zeros((8, 8)), top=wrong)
+
+
+def test_choices_of_every_task_are_told_without_importing_it() -> None:
+    known = {task: tuple(allowed(kind.predict)) for task, kind in KINDS.items()}
+    assert {task: names for task, names in known.items() if names} == CHOICES
+
+
+def test_a_number_that_is_none_is_refused() -> None:
+    hint = allowed(KINDS["object-detection"].predict)["threshold"]
+    for wrong in (float("nan"), "nan", 2, "x"):
+        with pytest.raises(RecipeError, match="it must be a number, at least 0 and at most 1"):
+            _checked("threshold", wrong, hint)
+    assert _checked("threshold", "1e-1", hint) == 0.1
 
 
 def test_what_is_no_run_or_holds_no_model(tmp_path) -> None:
@@ -164,11 +180,12 @@ def test_what_is_no_run_or_holds_no_model(tmp_path) -> None:
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    def call(*arguments, lines: str = ""):
+    def call(*arguments, lines: str | bytes = ""):
         import io
 
         monkeypatch.setattr(sys, "argv", ["wellfit", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+        given = lines.encode() if isinstance(lines, str) else lines
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
         with pytest.raises(SystemExit) as left:
             main()
         told = capsys.readouterr()
@@ -203,6 +220,80 @@ def test_texts_come_as_arguments_or_lines(tmp_path, command) -> None:
     assert one[0] == 0
     assert len(one[1].splitlines()) == 2
     assert command("predict", run.folder, "-")[0] == 2
+    status, _, err = command("predict", run.folder, "-", lines=b"fine\n\xff\n")
+    assert (status, "Line 2 of the standard input is not text in UTF-8" in err) == (2, True)
+    (tmp_path / "a.txt").write_text("\n".join(texts) + "\n\n")
+    status, out, err = command("predict", run.folder, tmp_path / "a.txt")
+    assert out == one[1]
+    assert "1 empty texts" in err
+    (tmp_path / "a.csv").write_text('n,text\n1,x = 3\n2,"Return the sum."\n')
+    assert command("predict", run.folder, tmp_path / "a.csv")[1] == one[1]
+    assert wellfit.predict(run, tmp_path / "a.csv") == wellfit.predict(run, texts)
+    for missing in ("nothing.txt", "some/where"):
+        status, out, err = command("predict", run.folder, missing)
+        assert (status, out) == (2, "")
+        assert f"no file {missing}" in err
+    status, out, err = command("predict", run.folder, "x = 3 " * 30, "qqqqzzzz", "--json")
+    long, strange = map(json.loads, out.splitlines())
+    assert (long["cut"], strange["unknown"]) == (74, True)
+    assert "74 tokens were not looked at" in err
+    assert "number 2 first" in err
+
+
+def test_vectors_are_searched_among_the_texts_of_a_file(tmp_path, command) -> None:
+    run = api.fit_recipe("docstrings", set={"training.steps": 2, "training.doctor": False, "data.test_share": 0},
+                         root=tmp_path, quiet=True)  # fmt: skip
+    (tmp_path / "among.txt").write_text("one file\ntwo files\none file\n")
+    choose = ["--set", f"among={tmp_path / 'among.txt'}", "--set", "most=9"]
+    status, out, err = command("predict", run.folder, "one file", *choose)
+    assert status == 0
+    assert [line.split("  ")[1] for line in out.splitlines()] == ["one file", "two files"]
+    assert "1 of the 3 texts" in err
+    for wrong in ("among=nothing.txt", "among=[1,2]", "among=[]", "most=x"):
+        assert command("predict", run.folder, "one file", "--set", wrong)[0] == 2
+    shown = command("predict", run.folder, "one file")[1]
+    assert len(shown) < 150
+    assert len(json.loads(command("predict", run.folder, "one file", "--json")[1])["vector"]) > 50
+
+
+def test_what_is_told_is_readable() -> None:
+    """Lines for people, task by task, from what the tasks answer."""
+
+    def shown(task: str, **answer: object) -> list[str]:
+        return _shown(task, [answer], [""])
+
+    assert shown("forecasting", times=["1961-01", "1961-02"], values={"y": [448.23456, 99.9]}) == [
+        "1961-01  448.2", "1961-02  99.9"
+    ]  # fmt: skip
+    quantiles = shown("forecasting", times=["1"], low={"y": [1.0]}, values={"y": [2.0]}, high={"y": [3.0]})
+    assert [line.split() for line in quantiles] == [["time", "low", "value", "high"], ["1", "1.000", "2.000", "3.000"]]
+    assert shown("forecasting", times=["1"], values={"a": [350.123], "b": [0.0]})[0].split() == ["time", "a", "b"]
+    assert shown("seq-to-seq", text="a dog", score=-0.4) == ["a dog"]
+    box = dict(boxes=[[1.2, 2.6, 30.4, 40.0]], classes=["cat"], scores=[0.971])
+    assert shown("object-detection", **box) == ["cat  0.97  1 3 to 30 40"]
+    none = dict(boxes=[], classes=[], scores=[], threshold=0.5, best=0.2)
+    assert shown("object-detection", **none) == [
+        "No box scored 0.5 or more; the best has 0.2. `--set threshold=0.1` shows more."
+    ]
+    assert shown("token-classification", words=["a", "b"], tags=["X", "Y"]) == ["a/X b/Y"]
+
+
+def test_a_damaged_record_is_named(runs, tmp_path) -> None:
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(runs["wine"].folder, folder)
+    for content, says in (
+        ("{", "is no JSON"),
+        ("[]", "holds no mapping"),
+        ("{}", "lacks what the task"),
+        (None, "cannot be read"),
+    ):
+        (folder / "task.json").unlink()
+        if content is not None:
+            (folder / "task.json").write_text(content)
+        with pytest.raises(RunError, match=rf"(?s)task\.json.*{says}|{says}.*task\.json"):
+            wellfit.predict(folder, [{}])
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from wellfit import api
 from wellfit.cli import drawing
-from wellfit.errors import ModelError, RecipeError, RunError
+from wellfit.errors import DataError, ModelError, RecipeError, RunError
 from wellfit.models.attention import attention_maps
 from wellfit.models.transformer import Decoder
+from wellfit.recipe import Recipe
 
 matplotlib = pytest.importorskip("matplotlib", reason="pictures are drawn by matplotlib")
 from wellfit.report import pictures  # noqa: E402
@@ -28,7 +30,9 @@ def test_depth_shows_the_gradient_that_does_not_arrive() -> None:
 
 
 def test_approximation_falls_with_width_where_it_bends() -> None:
-    errors = {line.get_label(): line.get_ydata() for line in pictures.approximation().axes[0].lines}
+    axes = pictures.approximation().axes[0]
+    errors = {line.get_label(): line.get_ydata() for line in axes.lines}
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "4", "8", "16", "32", "64"]
     assert errors["tanh"][-1] < 1e-3 * errors["tanh"][0]
     assert errors["identity"][-1] > 0.5 * errors["identity"][0]
 
@@ -41,6 +45,12 @@ def test_attention_is_drawn_as_it_is() -> None:
     drawn = torch.tensor(figure.axes[3].images[0].get_array().data)
     assert torch.equal(drawn, next(iter(reversed(maps.values())))[0, 1].detach())
     assert drawn[0, 1] == 0, "no token looks ahead"
+    assert len([text for axes in figure.axes for text in axes.texts]) == 4 * 9, "few shares are written out"
+    assert figure.axes[0].get_title().startswith("layer 1, head 1: at ")
+    many = pictures.attention({"a": torch.full((1, 1, 12, 12), 1 / 12)}, [" "] * 12)
+    assert len(many.axes) == 2, "many have a bar of colours"
+    assert "at 12.0 tokens" in many.axes[0].get_title()
+    assert many.axes[0].get_xticklabels()[0].get_text() == "␣"
     with pytest.raises(ModelError, match="no attention"):
         pictures.attention({}, [])
 
@@ -57,3 +67,34 @@ def test_a_picture_is_written_where_it_is_asked_for(tmp_path, capsys) -> None:
         drawing.drawn("attention", ["runs/a"], None)
     with pytest.raises(RunError, match="cannot be written"):
         drawing.drawn("approximation", [], tmp_path / "nowhere" / "a.png")
+
+
+def test_attention_of_runs(tmp_path, monkeypatch) -> None:
+    """Of a translator the decoder's on the source; a bag has none, and of unknown words there is nothing to see."""
+    pytest.importorskip("sacrebleu")
+    seen = {}
+
+    def kept(maps, rows, columns=None, title=""):
+        seen.update(maps=maps, rows=rows, columns=columns, title=title)
+        return pictures.figure(1, 1)
+
+    rows = [f'{{"a": "{x} {y}", "b": "{y} {x}", "c": "{x}"}}' for x in ("one", "two") for y in ("red", "blue")] * 10
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    small = {"model.width": 16, "model.layers": 2, "model.heads": 2}
+    common = {"data.source": str(tmp_path / "t.jsonl"), "data.text": "a", "data.tokens": "word", "data.valid_share": 0.2,
+              "training.steps": 2, "training.batch_size": 8, "training.doctor": False}  # fmt: skip
+    pairs = {"task": "seq-to-seq", "data.target": "b", "data.ignore": ["c"], "model.kind": "encoder-decoder", **small}
+    run = api.fit_recipe(Recipe(), set=common | pairs, folder=tmp_path / "pairs", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "attention", kept)
+        drawing.drawn("attention", [str(run.folder), "one", "red"], tmp_path / "a.png")
+    assert all(weights.shape == (1, 2, len(seen["rows"]), 2) for weights in seen["maps"].values())
+    assert len(seen["maps"]) == 2
+    assert seen["columns"] == ["one", "red"]
+    assert "Cross-attention" in seen["title"]
+    with pytest.raises(DataError, match="knows no word"):
+        drawing.drawn("attention", [str(run.folder), "qqq"], tmp_path / "a.png")
+    classes = {"task": "text-classification", "data.target": "c", "data.ignore": ["b"], "model.kind": "bag"}
+    bag = api.fit_recipe(Recipe(), set=common | classes, folder=tmp_path / "bag", quiet=True)
+    with pytest.raises(RunError, match="bag of words, which has no attention"):
+        drawing.drawn("attention", [str(bag.folder), "one"], tmp_path / "a.png")

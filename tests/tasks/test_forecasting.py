@@ -9,7 +9,7 @@ import torch
 
 from wellfit import api
 from wellfit.data.source import load
-from wellfit.errors import ModelError, RecipeError
+from wellfit.errors import DataError, ModelError, RecipeError
 from wellfit.events import Evaluated
 from wellfit.losses import Quantile
 from wellfit.models.forecast import RecurrentForecaster
@@ -68,7 +68,7 @@ def test_a_series_of_another_step_is_refused(tmp_path) -> None:
     years.write_text("t,y\n" + "".join(f"{1900 + i}-01-01,{i % 7}\n" for i in range(80)))
     days.write_text("t,y\n" + "".join(f"2020-01-{i + 1:02d},{i}\n" for i in range(30)))
     settings = SMALL | {"data.source": str(years), "model.kind": "dlinear", "data.history": 12, "data.horizon": 3}
-    recipe = Recipe(task="forecasting").override(settings | {"training.epochs": 1})
+    recipe = Recipe(task="forecasting").override(settings)
     run = api.fit_recipe(recipe, root=tmp_path, quiet=True)
     assert not run.task["cycles"]
     with pytest.raises(DataError, match="every day, but those that the model learnt from every year"):

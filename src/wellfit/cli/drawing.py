@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from wellfit.errors import RecipeError, RunError
+from wellfit.errors import DataError, RecipeError, RunError
 
 ENDINGS = (".png", ".svg", ".pdf")
 ATTENTION = "attention"
@@ -40,22 +40,63 @@ def drawn(name: str, arguments: list[str], out: Path | None) -> None:
 
 
 def _attention(run: Path, text: str):  # type: ignore[no-untyped-def]
+    """The maps of a run's model for a text, with what stands for each token beside them."""
     import torch
 
-    from wellfit.data.tokens import Tokens
+    from wellfit.data import tagged
+    from wellfit.data.tokens import END, SPECIAL, START, UNKNOWN, Tokens
     from wellfit.deliver.predict import Predictor
     from wellfit.models.attention import attention_maps
+    from wellfit.models.bag import Bag
+    from wellfit.models.generate import greedy
+    from wellfit.models.transformer import EncoderDecoder
     from wellfit.report import pictures
+    from wellfit.tasks.sentence_embeddings import OfPairs
 
     chosen = Predictor.of(run)
-    if "tokens" not in chosen.record:
+    model, record = chosen.model, chosen.record
+    if "tokens" not in record and "words" not in record:
         raise RunError(
             f"The run {run} is of the task {chosen.task!r}, whose model reads no text, so there is no attention to draw."
         )
-    tokens = Tokens.of(chosen.record["tokens"])
-    numbers = tokens.encode(text)[: int(chosen.record["context"])]
+    if any(isinstance(module, Bag) for module in model.modules()):
+        raise RunError(
+            f"The model of {run} is a bag of words, which has no attention: no token looks at another. Train one that has with "
+            "`--set model.kind=encoder`."
+        )
+    context = int(record["context"])
+    if "words" in record:
+        read = text.split()
+        numbers = tagged.columns(record)[0].encode(read)
+        symbols = read[:context]
+    else:
+        tokens = Tokens.of(record["tokens"])
+        numbers = tokens.encode(text)
+
+        def written(number: int) -> str:
+            return SPECIAL[number] if number < len(SPECIAL) else tokens.decode([number])
+
+        symbols = [written(number) for number in numbers[:context]]
     if not numbers:
         raise RecipeError("The text is empty; attention needs at least one token to look at.")
-    with torch.no_grad():
-        maps = attention_maps(chosen.model, torch.tensor([numbers]))
-    return pictures.attention(maps, [tokens.decode([n]) for n in numbers])
+    if set(numbers) <= {UNKNOWN}:
+        raise DataError(
+            f"The model of {run} knows no word of {text!r}, so all of them are the same to it and there is nothing to see. Give it "
+            "words such as it was trained on."
+        )
+    if len(numbers) > context:
+        typer.echo(
+            f"wellfit: The text has {len(numbers)} tokens and the model sees {context}; the others are not drawn.",
+            err=True,
+        )
+    source = torch.tensor([numbers[:context]])
+    if not isinstance(model, EncoderDecoder):
+        reads = model.encoder if isinstance(model, OfPairs) else model
+        return pictures.attention(attention_maps(reads, source), symbols)
+    (said,) = greedy(model, [[START]], min(record["longest"], context), stop=END, source_BS=source)
+    maps = attention_maps(model, source, torch.tensor([[START, *said[:-1]]]))
+    crossed = {name: weights for name, weights in maps.items() if name.endswith(".cross")}
+    return pictures.attention(
+        crossed, [written(number) for number in said], symbols,
+        "Cross-attention: where in the source (column) the decoder looks while it writes each token (row)",
+    )  # fmt: skip

@@ -1,38 +1,60 @@
-"""What `wellfit predict` and `wellfit suggest` print. Predictions go to the standard output, remarks to the standard error."""
+"""What `wellfit predict` and `wellfit suggest` print. Predictions go to the standard output, remarks to the standard error.
+
+`--json` gives what was predicted exactly, an object a line. Without it each task has its own way to be read by people.
+"""
 
 import json
+import math
 import sys
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
-import yaml
 
-from wellfit.errors import RecipeError
+from wellfit.errors import DataError, RecipeError
+
+CHOICES: dict[
+    str, tuple[str, ...]
+] = {  # a test compares them with the tasks' functions, which `--help` must not import
+    "image-classification": ("top",),
+    "text-generation": ("length", "temperature", "top_k", "top_p", "seed"),
+    "seq-to-seq": ("beams", "length", "length_penalty"),
+    "sentence-embeddings": ("among", "most"),
+    "object-detection": ("threshold",),
+}
+CHOICES_TOLD = "\b\nWhat `--set` can choose, by the task of the run (the others have no choice):\n" + "\n".join(
+    f"  {task:22} {', '.join(names)}" for task, names in CHOICES.items()
+)
+FILES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet", ".conll")  # endings by which an argument is no text
+SHORT = 60  # characters of a text that are shown before what is told of it
+FEW_NUMBERS = 6  # of a vector that are shown
 
 
 def told(run: Path, inputs: list[str], choices: list[str], as_json: bool) -> None:
-    """One line for each input; with `as_json` one JSON object a line."""
-    from wellfit.deliver.predict import Predictor
+    """One line or block for each input; with `as_json` one JSON object a line."""
+    from wellfit.deliver.predict import OF_TEXTS, Predictor
 
     predictor = Predictor.of(run)
-    given = [line for one in inputs for line in (_lines() if one == "-" else [one])]
-    if not given:
-        raise RecipeError(
-            "There is no input: the standard input had no line. Give paths or texts, or write lines to it."
-        )
+    chosen = dict(_choice(text) for text in choices)
+    of_texts = predictor.task in OF_TEXTS
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always", UserWarning)
-        answers = predictor(given, **dict(_choice(text) for text in choices))
-    for remark in remarks:
-        print(f"wellfit: {remark.message}", file=sys.stderr)
-    named = len(answers) == len(given)
-    for i, answer in enumerate(answers):
-        if as_json:
+        given: list[Any] = [thing for one in inputs for thing in _taken(one, predictor.texts if of_texts else None)]
+        if not given:
+            raise RecipeError(
+                "There is no input: the standard input had no line. Give paths or texts, or write lines to it."
+            )
+        answers = predictor(given, **chosen)
+    for remark in [*(str(one.message) for one in remarks), *_remarks(answers)]:
+        print(f"wellfit: {remark}", file=sys.stderr)
+    if as_json:
+        for answer in answers:
             typer.echo(json.dumps(answer, ensure_ascii=False))
-        else:
-            typer.echo(_line(answer, given[i] if named and len(given) > 1 else ""))
+        return
+    names = [_named(one) for one in given] if len(answers) == len(given) > 1 else [""] * len(answers)
+    typer.echo("\n".join(_shown(predictor.task, answers, names)))
 
 
 def suggested(data: str, overrides: list[str], out: Path | None, force: bool) -> None:
@@ -51,31 +73,180 @@ def suggested(data: str, overrides: list[str], out: Path | None, force: bool) ->
         typer.echo("\n`--out FILE` writes it as a recipe, which `wellfit train FILE` trains.")
 
 
-def _lines() -> list[str]:
-    return [line.rstrip("\r\n") for line in sys.stdin]
+# ---- what is given
+
+
+def _taken(one: str, texts: Callable[[Path], list[Any]] | None) -> list[Any]:
+    """What an argument stands for: the lines of the standard input, the `texts` of a file, or itself."""
+    if one == "-":
+        from wellfit.deliver.predict import lines
+
+        return [*lines(sys.stdin.buffer.read(), "the standard input")]
+    if texts is None:
+        return [one]
+    path = Path(one).expanduser()
+    looks = path.suffix.lower() in FILES or ("/" in one and not any(sign.isspace() for sign in one))
+    if _is_file(path):
+        found = texts(path)
+        if not looks:
+            warnings.warn(
+                f"{one} is a file, and its {len(found)} texts were taken. For the word itself, write it to `wellfit predict RUN -`.",
+                stacklevel=2,
+            )
+        return found
+    if looks:
+        raise DataError(
+            f"There is no file {one}, and it looks like one. Mend the path, or, if it is a text, write it to `wellfit predict RUN -`."
+        )
+    return [one]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that is too long for a path, or has a NUL
+        return False
 
 
 def _choice(text: str) -> tuple[str, Any]:
+    import yaml
+
     name, equals, value = text.partition("=")
     if not equals:
         raise RecipeError(f"`{text}` is not an assignment; write it as `top=3`.")
     try:
         return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
         raise RecipeError(f"The value in `{text}` is not valid YAML; quote it if it holds `:`, `[` or `{{`.") from None
 
 
-def _line(answer: dict[str, Any], given: str) -> str:
-    """`a.png: cat (98 %)`, a number alone, or whatever there is by name."""
-    rest = dict(answer)
-    of = rest.pop("input", given)
-    start = f"{of}: " if of else ""
-    if set(rest) == {"class", "confidence"}:
-        return f"{start}{rest['class']} ({100 * rest['confidence']:.1f} %)"
-    if len(rest) == 1:
-        value = next(iter(rest.values()))
-        return f"{start}{value:.6g}" if isinstance(value, float) else f"{start}{value}"
-    return start + ", ".join(
-        f"{name} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-        for name, value in rest.items()
-    )
+# ---- what is told
+
+
+def _remarks(answers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is to be known of some answers, with counts."""
+    cut = [(i, answer["cut"]) for i, answer in enumerate(answers, start=1) if answer.get("cut")]
+    unknown = [i for i, answer in enumerate(answers, start=1) if answer.get("unknown")]
+    found = [note for answer in answers for note in answer.get("notes", [])]
+
+    def counted(numbers: Sequence[int]) -> str:
+        return f"{len(numbers)} of {len(answers)} texts" + (f" (number {numbers[0]} first)" if len(answers) > 1 else "")
+
+    if cut:
+        left = sum(count for _, count in cut)
+        found.append(
+            f"Longer than the model can see: {counted([i for i, _ in cut])}; {left} tokens were not looked at."
+        )
+    if unknown:
+        found.append(f"Without a word that the model knows: {counted(unknown)}; what is told of that means nothing.")
+    return list(dict.fromkeys(found))
+
+
+def _named(thing: Any) -> str:
+    """An input as it stands before what is told of it."""
+    text = " ".join((thing if isinstance(thing, str) else " ".join(map(str, thing))).split())
+    return text if len(text) <= SHORT else f"{text[: SHORT - 1]}…"
+
+
+def _shown(task: str, answers: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """Lines. What takes several for an input stands below its name, with an empty line after it."""
+    lines: list[str] = []
+    for answer, name in zip(answers, names, strict=True):
+        start = str(answer.get("input", name))
+        if task in ("text-generation", "seq-to-seq"):
+            block = "\n" in answer["text"]
+            lines += [answer["text"], *([""] if block and len(answers) > 1 else [])]
+        elif task in BLOCKS:
+            found = BLOCKS[task](answer)
+            several = len(answers) > 1 and (len(found) > 1 or task != "sentence-embeddings")
+            if several:
+                lines += [f"{start}:", *(f"  {line}" for line in found), ""]
+            else:
+                lines += [f"{start}: {line}" if start else line for line in found]
+        else:
+            lines.append((f"{start}: " if start else "") + _line(answer))
+    return lines[:-1] if lines and not lines[-1] and len(lines) > 1 else lines
+
+
+def _line(answer: Mapping[str, Any]) -> str:
+    """`cat (98.0 %)`, the likeliest classes, tagged words, or a number."""
+    if "likeliest" in answer:
+        return ", ".join(f"{name} ({100 * share:.1f} %)" for name, share in answer["likeliest"].items())
+    if "class" in answer:
+        return f"{answer['class']} ({100 * answer['confidence']:.1f} %)"
+    if "spans" in answer:
+        return ", ".join(f"{one['text']} ({one['type']})" for one in answer["spans"]) or "nothing is marked"
+    if "tags" in answer:
+        return " ".join(f"{word}/{tag}" for word, tag in zip(answer["words"], answer["tags"], strict=True))
+    return f"{answer['value']:.6g}"
+
+
+def _forecast(answer: Mapping[str, Any]) -> list[str]:
+    """A line `time  value` a step; a head where there are several columns, or a lowest and a highest value."""
+    several = len(answer["values"]) > 1
+    bounds = [part for part in ("low", "values", "high") if part in answer]
+    columns = {}
+    for name in answer["values"]:
+        numbers = [x for part in bounds for x in answer[part][name]]
+        for part in bounds:
+            head = " ".join(
+                ([name] if several else []) + ([part] if part != "values" else [] if several else ["value"])
+            )
+            columns[head] = _aligned(answer[part][name], numbers, head)
+    times = [*answer["times"]]
+    width = max(map(len, [*times, "time"]))
+    rows = [
+        "  ".join([time.ljust(width), *cells])
+        for time, cells in zip(times, zip(*columns.values(), strict=True), strict=True)
+    ]
+    if len(columns) == 1:
+        return ["  ".join([time, cell.strip()]) for time, cell in zip(times, next(iter(columns.values())), strict=True)]
+    heads = (head.rjust(len(cells[0])) for head, cells in columns.items())
+    return ["  ".join(["time".ljust(width), *heads]), *rows]
+
+
+def _aligned(values: Sequence[float], beside: Sequence[float], head: str) -> list[str]:
+    """Numbers with four digits, or as many more as it takes for their differences to have two."""
+    finite = [x for x in beside if math.isfinite(x)] or [0.0]
+    largest, spread = max(map(abs, finite)), max(finite) - min(finite)
+    wanted = [3 - math.floor(math.log10(largest))] if largest else [0]
+    wanted += [1 - math.floor(math.log10(spread))] if spread > 1e-9 * largest else []
+    decimals = max(0, *wanted)
+    told = [f"{x:.{decimals}f}" if decimals <= 9 and largest < 1e12 else f"{x:.4g}" for x in values]
+    width = max(map(len, [*told, head]))
+    return [one.rjust(width) for one in told]
+
+
+def _objects(answer: Mapping[str, Any]) -> list[str]:
+    """A line an object: its class, score, and box from left and top to right and bottom, in whole pixels."""
+    found = [*zip(answer["classes"], answer["scores"], answer["boxes"], strict=True)]
+    if not found:
+        best, threshold = answer["best"], answer["threshold"]
+        if best is None:
+            return ["No box was found, of whatever score."]
+        if best < 0.001:
+            return [f"No box scored {threshold:g} or more; the best has {best:g}."]
+        return [
+            f"No box scored {threshold:g} or more; the best has {best:.2g}. `--set threshold={best / 2:.1g}` shows more."
+        ]
+    width = max(len(name) for name, _, _ in found)
+    return [
+        f"{name:{width}}  {score:.2f}  {' '.join(str(round(x)) for x in box[:2])} to {' '.join(str(round(x)) for x in box[2:])}"
+        for name, score, box in found
+    ]
+
+
+def _vector_or_similar(answer: Mapping[str, Any]) -> list[str]:
+    """The similar texts, one a line behind their similarity, or the beginning of the vector."""
+    if "similar" in answer:
+        return [f"{one['similarity']:.2f}  {' '.join(one['text'].split())}" for one in answer["similar"]]
+    vector = answer["vector"]
+    few = ", ".join(f"{x:.3f}" for x in vector[:FEW_NUMBERS])
+    return [f"[{few}{', ...' if len(vector) > FEW_NUMBERS else ''}] ({len(vector)} numbers; `--json` has them all)"]
+
+
+BLOCKS: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
+    "forecasting": _forecast,
+    "object-detection": _objects,
+    "sentence-embeddings": _vector_or_similar,
+}

@@ -27,9 +27,11 @@ from wellfit.data.paths import expanded
 from wellfit.data.tokens import PAD, UNKNOWN, Tokens, learn
 from wellfit.data.tokens import read as read_tokens
 from wellfit.errors import DataError, MissingExtra
+from wellfit.models import pretrained
 from wellfit.recipe import Augment, Data, nearest
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+OF_MODEL = "pretrained:"  # before the name of a model whose tokenizer is taken
 MOST_SYMBOLS = 20_000
 
 
@@ -362,6 +364,8 @@ def running(path: Path, notes: list[str]) -> str:
 def tokenizer(data: Data, kind: str, texts: Sequence[str]) -> Tokens:
     """The one that `data.tokens` names, learnt from these texts where it has to be."""
     chosen = data.tokens or kind
+    if chosen.startswith(OF_MODEL):
+        return Tokens("hf", pairs=pretrained.tokenizer(chosen.removeprefix(OF_MODEL)))
     if chosen.endswith(".json"):
         return read_tokens(expanded(chosen, "data.tokens"))
     return learn(chosen, texts, most=data.vocabulary or MOST_SYMBOLS)

@@ -42,6 +42,8 @@ class Tokens:
     def __len__(self) -> int:
         if self.kind == "byte":
             return len(SPECIAL) + 256
+        if self.kind == "hf":
+            return len(SPECIAL) + int(_pairs(self.pairs).get_vocab_size())
         return int(_pairs(self.pairs).get_vocab_size()) if self.kind == "bpe" else len(SPECIAL) + len(self.symbols)
 
     def encode(self, text: str) -> list[int]:
@@ -50,6 +52,8 @@ class Tokens:
             return [len(SPECIAL) + byte for byte in text.encode("utf-8", "surrogatepass")]
         if self.kind == "bpe":
             return list(_pairs(self.pairs).encode(text, add_special_tokens=False).ids)
+        if self.kind == "hf":  # with the marks that the model was trained with, and moved up by the four special ones
+            return [len(SPECIAL) + n for n in _pairs(self.pairs).encode(text).ids]
         known = self._numbers
         symbols = SYMBOLS[self.kind](text)
         if self.kind == "ngram":  # an unknown group says nothing that its known neighbours do not
@@ -63,6 +67,12 @@ class Tokens:
             return bytes(n - len(SPECIAL) for n in ordinary if n != UNKNOWN).decode("utf-8", "replace")
         if self.kind == "bpe":
             return str(_pairs(self.pairs).decode(ordinary, skip_special_tokens=True))
+        if self.kind == "hf":
+            return str(
+                _pairs(self.pairs).decode(
+                    [n - len(SPECIAL) for n in ordinary if n != UNKNOWN], skip_special_tokens=True
+                )
+            )
         if self.kind == "ngram":
             written = (self.symbols[n - len(SPECIAL)] for n in ordinary if n != UNKNOWN)
             return " ".join(one[1:-1] for one in written if one[0] == "<" and one[-1] == ">")

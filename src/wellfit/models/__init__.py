@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wellfit.defaults import DEPTHS, patch_for, stem_for
 from wellfit.errors import ModelError
+from wellfit.models import pretrained
 from wellfit.models.alexnet import alexnet
 from wellfit.models.bag import Bag
 from wellfit.models.convnet import convnet
@@ -19,6 +20,7 @@ from wellfit.models.detr import detr
 from wellfit.models.lenet import lenet
 from wellfit.models.mlp import mlp
 from wellfit.models.named import named
+from wellfit.models.pretrained import Trunk
 from wellfit.models.resnet import cifar_resnet, resnet
 from wellfit.models.transformer import Decoder, Encoder, EncoderDecoder
 from wellfit.models.vit import ViT
@@ -33,7 +35,7 @@ KINDS: dict[str, Callable[[Any, Sequence[int], int], nn.Module]] = {
     "named": lambda settings, shape, outputs: _named(settings, shape[0], outputs),
 }  # fmt: skip
 NEEDS_IMAGES = ("convnet", "lenet", "alexnet", "resnet", "vit", "named")
-NEEDS_TEXT = ("encoder", "decoder", "encoder-decoder", "bag")
+NEEDS_TEXT = ("encoder", "decoder", "encoder-decoder", "bag", "pretrained")
 NEEDS_SERIES = ("recurrent", "patchtst", "dlinear", "tft")
 
 
@@ -125,21 +127,45 @@ def encoder(settings: Any, vocabulary: int, context: int) -> Encoder:
     return Encoder(vocabulary, **_of_text(settings, "encoder", context))
 
 
-def reader(settings: Any, vocabulary: int, context: int, *, ordered: bool = True) -> Encoder | Bag:
-    """What makes vectors [B, T, D] of tokens [B, T]: an encoder, or a bag of words.
+def reader(
+    settings: Any, vocabulary: int, context: int, *, ordered: bool = True, config: Mapping[str, Any] | None = None
+) -> Encoder | Bag | Trunk:
+    """What makes vectors [B, T, D] of tokens [B, T]: an encoder, a bag of words, or a pretrained model of this configuration.
 
     Raises ModelError for another model, and for an encoder of tokens that have no order.
     """
     if settings.kind == "bag":
         return Bag(vocabulary, settings.width, dropout=settings.dropout)
+    if settings.kind == "pretrained":
+        assert config is not None
+        most = config.get("max_position_embeddings", context)
+        if context > most:
+            raise ModelError(
+                f"`data.context` is {context}, and {settings.name} has places for {most} tokens; choose at most that."
+            )
+        return Trunk.of(config)
     if settings.kind != "encoder":
-        raise ModelError(f"`model.kind` is {settings.kind!r}; for this task it can be encoder or bag.")
+        raise ModelError(f"`model.kind` is {settings.kind!r}; for this task it can be encoder, bag or pretrained.")
     if not ordered:
         raise ModelError(
             "`model.kind` is 'encoder' and `data.tokens` 'ngram', but groups of letters have no order that an encoder could read. "
             "Set `model.kind=bag` or `data.tokens=word`."
         )
     return encoder(settings, vocabulary, context)
+
+
+def described(settings: Any) -> dict[str, Any]:
+    """What must be remembered of a pretrained model, so that it can be made again: its configuration."""
+    return {"config": pretrained.configuration(settings.name)} if settings.kind == "pretrained" else {}
+
+
+def filled(trunk: nn.Module, settings: Any, whole: nn.Module) -> list[str]:
+    """Lays a pretrained model's weights into its place; returns the names of the parameters of `whole` that are new beside it."""
+    if not isinstance(trunk, Trunk):
+        return []
+    pretrained.fill(trunk, settings.name)
+    own = {id(p) for p in trunk.parameters()}
+    return [name for name, p in whole.named_parameters() if id(p) not in own]
 
 
 def decoder(settings: Any, vocabulary: int, context: int) -> Decoder:

@@ -27,7 +27,7 @@ class Bag(nn.Module):
             raise ModelError(f"`dim={dim}`, `dropout={dropout}`; at least 1 dimension, and dropout from 0 to below 1.")
         self.embedding = nn.Embedding(vocabulary, dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)  # vectors of about length 1
-        self.dropout = dropout
+        self.dropout, self.width = dropout, dim
 
     def forward(self, ids_BT: Tensor, real_BT: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """`real_BT` is what an `Encoder` takes; a vector does not depend on its neighbours, so nothing is done with it."""

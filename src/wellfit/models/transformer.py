@@ -28,6 +28,7 @@ from wellfit.models.attention import Attention, Kept, allowed
 from wellfit.models.bag import Bag
 from wellfit.models.layers import head
 from wellfit.models.positions import Learned, alibi, rotation, sinusoidal
+from wellfit.models.pretrained import Trunk
 
 ORDERS = ("pre", "post")
 POSITIONS = ("learned", "sinusoidal", "rope", "alibi", "none")  # none: a causal mask alone tells a little (NoPE)
@@ -373,6 +374,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, dim)
+        self.width = dim
         initialize(self.embedding)
         self.stack = Stack(dim, layers, heads, norm_first=options.get("order") == "post", **options)
 
@@ -384,10 +386,10 @@ class Encoder(nn.Module):
 class Classifier(nn.Module):
     """Tokens [B, T] -> logits or numbers [B, outputs], from the mean state of the real tokens."""
 
-    def __init__(self, encoder: Encoder | Bag, outputs: int):
+    def __init__(self, encoder: Encoder | Bag | Trunk, outputs: int):
         super().__init__()
         self.encoder = encoder
-        self.head = head(encoder.embedding.embedding_dim, outputs)
+        self.head = head(encoder.width, outputs)
 
     def forward(self, ids_BT: Tensor, real_BT: Tensor | None = None) -> Tensor:
         states_BTD = self.encoder(ids_BT, real_BT)

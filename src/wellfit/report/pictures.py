@@ -8,11 +8,13 @@ Each function makes a matplotlib figure from numbers that are computed here and 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_MAPS = 32
+FEW_SYMBOLS = 24  # that are written beside a map
+WRITTEN_OUT = 8  # tokens up to which each share is written
+INVISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 COLOURS = (
     "#0072B2",
     "#D55E00",
@@ -44,28 +49,62 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def attention(maps: Mapping[str, Tensor], symbols: Sequence[str]) -> Figure:
-    """One square a layer and head, each with its own scale: row t says where token t looks. `maps`: name -> [B, H, T, T], of which the first text is drawn.
+def attention(
+    maps: Mapping[str, Tensor],
+    symbols: Sequence[str],
+    columns: Sequence[str] | None = None,
+    title: str = "Where each token (row) looks (column)",
+) -> Figure:
+    """A picture a layer and head, each with its own scale. `maps`: name -> [B, H, T, S], of which the first text is drawn.
 
-    Raises ModelError if there is nothing to draw or more than can be read.
+    Row t says where token t of `symbols` looks among `columns`, which are the same ones if they are not given. Few shares are
+    written out, many have a bar of colours. A title says at how many tokens a head looks: e to the entropy of a row's shares,
+    in the mean over rows (1: at one alone; S: at all alike).
+
+    Raises ModelError if there is nothing to draw.
     """
     if not maps:
         raise ModelError("This model has no attention that could be drawn: it is no Transformer of wellfit's.")
-    heads = next(iter(maps.values())).shape[1]
-    if len(maps) * heads > MOST_MAPS:
+    rows, columns = [_visible(one) for one in symbols], [_visible(one) for one in columns or symbols]
+    heads, layers = next(iter(maps.values())).shape[1], len(maps)
+    if layers * heads > MOST_MAPS:
         maps = dict(list(maps.items())[: max(1, MOST_MAPS // heads)])
-    fig = figure(2.6 * heads + 1, 2.6 * len(maps) + 0.6)
+        title += f"; the first {len(maps)} of {layers} layers"
+    few, across = len(rows) <= FEW_SYMBOLS, len(columns) <= FEW_SYMBOLS
+    width, height = (
+        max(2.8, 0.2 * min(len(ours), FEW_SYMBOLS)) + 0.06 * min(max(map(len, beside)), 20) for ours, beside in ((columns, rows), (rows, columns))
+    )  # fmt: skip
+    fig = figure(width * heads + 1, height * len(maps) + 0.6)
+    title = textwrap.fill(title, int(9 * (width * heads + 1)))
     grid: Any = fig.subplots(len(maps), heads, squeeze=False)
-    for layer, (row, weights) in enumerate(zip(grid, maps.values(), strict=True), start=1):
-        for h, axes in enumerate(row):
-            shown = weights[0, h].float().numpy()
-            axes.imshow(shown, cmap="Blues", vmin=0, vmax=max(float(shown.max()), 1e-9))
-            axes.set_title(f"layer {layer}, head {h + 1}: up to {shown.max():.2f}", fontsize=8)
-            few = len(symbols) <= 24
-            axes.set_xticks(range(len(symbols)) if few else [], symbols if few else [], rotation=90, fontsize=7)
-            axes.set_yticks(range(len(symbols)) if few else [], symbols if few else [], fontsize=7)
-    fig.suptitle("Where each token (row) looks (column)")
+    for layer, (places, weights) in enumerate(zip(grid, maps.values(), strict=True), start=1):
+        for h, axes in enumerate(places):
+            shown = weights[0, h].detach().float().numpy()
+            image = axes.imshow(shown, cmap="Blues", aspect="auto", vmin=0, vmax=max(float(shown.max()), 1e-9))
+            axes.set_title(f"layer {layer}, head {h + 1}: at {_looked_at(shown):.1f} tokens on average", fontsize=8)
+            axes.set_xticks(range(len(columns)) if across else [], columns if across else [], rotation=90, fontsize=7)
+            axes.set_yticks(range(len(rows)) if few else [], rows if few else [], fontsize=7)
+            if max(shown.shape) <= WRITTEN_OUT:
+                for (t, s), share in np.ndenumerate(shown):
+                    colour = "white" if share > 0.6 * shown.max() else "black"
+                    axes.text(s, t, f"{share:.2f}", ha="center", va="center", fontsize=6, color=colour)
+            else:
+                fig.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=6)
+    fig.suptitle(title)
     return fig
+
+
+def _visible(symbol: str) -> str:
+    """With signs for what would not be seen; a dollar would begin a formula."""
+    for char, sign in INVISIBLE.items():
+        symbol = symbol.replace(char, sign)
+    return symbol.replace("$", r"\$")
+
+
+def _looked_at(shares_TS: NDArray[np.float32]) -> float:
+    """e to the entropy of each row, in the mean: among how many tokens a share is spread."""
+    logs = np.log(shares_TS, where=shares_TS > 0, out=np.zeros_like(shares_TS))
+    return float(np.exp(-(shares_TS * logs).sum(-1)).mean())
 
 
 def vanishing(T: int = 40, units: int = 32, seed: int = 0) -> Figure:
@@ -83,7 +122,7 @@ def vanishing(T: int = 40, units: int = 32, seed: int = 0) -> Figure:
         axes.semilogy(range(T - 1, -1, -1), through_time(cell, T, seed=seed).inputs_T.numpy(), color=colour, label=name)
     axes.set_xlabel("steps back in time")
     axes.set_ylabel("how much the last state depends on that input")
-    axes.set_title("Gradients vanish through time, and gates keep them")
+    axes.set_title("At initialisation: gradients vanish through time, and gates keep them")
     axes.grid(alpha=0.3)
     axes.legend()
     return fig
@@ -137,6 +176,8 @@ def approximation(seed: int = 0) -> Figure:
     for activation, colour in zip(("tanh", "sigmoid", "relu", "identity"), COLOURS, strict=False):
         errors = approximate(lambda x: np.sin(6 * x) + x**2, activation=activation, seed=seed)
         axes.loglog(list(errors), list(errors.values()), "o-", color=colour, label=activation, markersize=4)
+    axes.set_xticks(list(errors), [str(width) for width in errors])
+    axes.minorticks_off()
     axes.set_xlabel("hidden units")
     axes.set_ylabel("root mean squared error")
     axes.set_title("One hidden layer comes as close as one likes to sin 6x + x², if it bends")

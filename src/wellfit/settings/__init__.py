@@ -10,7 +10,7 @@ is in `recipe.py`.
 
 from wellfit.settings.data import Augment, Data
 from wellfit.settings.finetune import Finetune
-from wellfit.settings.models import MLP, MODELS, ConvNet, GivenModel, Model, Named
+from wellfit.settings.models import MLP, MODELS, ConvNet, GivenModel, Model, Named, Pretrained
 from wellfit.settings.part import Origin, Part, Who, setting
 from wellfit.settings.training import Checkpoints, Evaluation, Hardware, Loss, Optimizer, Schedule, Task, Training
 
@@ -31,6 +31,7 @@ __all__ = [
     "Optimizer",
     "Origin",
     "Part",
+    "Pretrained",
     "Schedule",
     "Task",
     "Training",

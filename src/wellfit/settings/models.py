@@ -164,6 +164,23 @@ class Named(Part):
     )
 
 
+class Pretrained(Part):
+    """A language model of the Hugging Face hub or of a folder, with its own tokenizer."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    name: str = setting(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "A folder with config.json, model.safetensors and tokenizer.json, or a name of the hub, which is fetched once.",
+        "Small, quick, and good at meaning.",
+        "Wang et al. 2020",
+    )
+
+    @property
+    def pretrained(self) -> bool:
+        """As `Named` has it."""
+        return True
+
+
 class Transformer(Part):
     """What all Transformers share."""
 
@@ -426,7 +443,7 @@ class DETR(Detector):
 
 
 Model = Annotated[
-    GivenModel | MLP | ConvNet | LeNet | AlexNet | ResNet | ViT | Named | Encoder | Decoder | EncoderDecoder | Bag
+    GivenModel | MLP | ConvNet | LeNet | AlexNet | ResNet | ViT | Named | Encoder | Decoder | EncoderDecoder | Bag | Pretrained
     | Recurrent | PatchTST | DLinear | TFT
     | FasterRCNN | DETR,
     Field(discriminator="kind"),
@@ -444,6 +461,7 @@ MODELS: dict[str, type[Part]] = {
     "decoder": Decoder,
     "encoder-decoder": EncoderDecoder,
     "bag": Bag,
+    "pretrained": Pretrained,
     "recurrent": Recurrent,
     "patchtst": PatchTST,
     "dlinear": DLinear,

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from wellfit import losses
 from wellfit.data import series
 from wellfit.data.arrays import Loaded
+from wellfit.data.clock import Clock
 from wellfit.data.series import Windows
 from wellfit.errors import DataError, ModelError, RecipeError
 from wellfit.models.forecast import TFT, DLinear, PatchTST, RecurrentForecaster, seasonal
@@ -260,13 +261,16 @@ def in_unit(standard: Tensor, record: Mapping[str, Any]) -> Tensor:
 def predict(model: nn.Module, record: Mapping[str, Any], inputs: Sequence[str | Path]) -> list[dict[str, Any]]:
     """For each table, the next `horizon` values after its end, with their times; of quantiles also the lowest and highest.
 
-    A table has the columns that the model learnt from, and at least `history` rows. Raises DataError if it has not.
+    A table has the columns that the model learnt from, and at least `history` rows, a step of the same length apart. Raises DataError if it has not.
     """
     model.eval()
     found = []
     for path in inputs:
         notes: list[str] = []
         table = series.read(str(path), Data(**record["reading"]), notes, "the table", record["names"])
+        learnt = Clock.of(record["clock"])
+        if (learnt.unit, learnt.step) != (table.clock.unit, table.clock.step):
+            learnt.steps_to(table.clock)  # which says so; where the first row is matters to cycles alone
         if len(table.values) < record["history"]:
             raise DataError(
                 f"{path} has {len(table.values)} rows, but the model looks back {record['history']} before it forecasts. Give it more."

@@ -18,16 +18,17 @@ import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from wellfit import models
 from wellfit.data.arrays import Loaded
 from wellfit.data.boxes import decode
 from wellfit.data.paths import existing
-from wellfit.errors import DataError, MissingExtra, ModelError, RecipeError
+from wellfit.errors import MissingExtra, ModelError, RecipeError
 from wellfit.recipe import Recipe
 from wellfit.tasks.task import Built
 
@@ -116,11 +117,16 @@ def _tensors(boxes: Mapping[str, list[Any]]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, record: Mapping[str, Any], inputs: Sequence[str | Path], *, threshold: float = 0.5
+    model: nn.Module,
+    record: Mapping[str, Any],
+    inputs: Sequence[str | Path],
+    *,
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5,
 ) -> list[dict[str, Any]]:
-    """For each picture the boxes in its own pixels, their classes and scores, the best first, from `threshold` on."""
-    if not 0 <= threshold <= 1:
-        raise DataError(f"`threshold` is {threshold:g}; it is the least score of a box, from 0 to 1.")
+    """For each picture the boxes in its own pixels, their classes and scores, the best first, from `threshold` on.
+
+    Where no box reaches it, `threshold` and `best` say so: the score of the best one, None if there is none at all.
+    """
     model.eval()
     device = next(model.parameters()).device
     told = []
@@ -131,8 +137,10 @@ def predict(
         (found,) = model([image.to(device)])  # one by one: a picture's boxes do not depend on what is beside it
         kept = found["scores"] >= threshold
         scale = torch.tensor([width / image.shape[2], height / image.shape[1]] * 2)
+        none = {"threshold": threshold, "best": max((round(s, 4) for s in found["scores"].tolist()), default=None)}
         told.append(
-            {
+            ({} if kept.any() else none)
+            | {
                 "boxes": [[round(x, 1) for x in box] for box in (found["boxes"][kept].cpu() * scale).tolist()],
                 "classes": [record["classes"][i] for i in found["labels"][kept].tolist()],
                 "scores": [round(score, 4) for score in found["scores"][kept].tolist()],

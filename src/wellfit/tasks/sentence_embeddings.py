@@ -14,11 +14,13 @@ Spearman's correlation.
     [{'similar': [{'text': 'Names of all files.', 'similarity': 0.71}, ...]}]
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from wellfit import losses, models
@@ -29,6 +31,7 @@ from wellfit.data.tokens import PAD, UNKNOWN, Tokens
 from wellfit.errors import DataError, ModelError, RecipeError
 from wellfit.models.bag import Bag
 from wellfit.models.pooling import unit
+from wellfit.models.pretrained import Trunk
 from wellfit.models.transformer import Encoder
 from wellfit.recipe import Recipe
 from wellfit.tasks.metrics import Metrics
@@ -39,10 +42,12 @@ CHUNK = 1024  # texts that are searched for at once
 
 def build(recipe: Recipe, loaded: Loaded) -> Built:
     """The model is initialised from torch's global generator, which the caller has seeded."""
-    record = dict(loaded.columns)
+    record = {**loaded.columns, **models.described(recipe.model)}
     model = network(recipe, record)
-    with torch.no_grad():
-        model.log_weights.copy_(rarity(loaded.train, len(model.log_weights)).log())
+    fresh = models.filled(model.encoder, recipe.model, model)
+    if not fresh:  # a model that was trained before has learnt what counts, or will find it
+        with torch.no_grad():
+            model.log_weights.copy_(rarity(loaded.train, len(model.log_weights)).log())
     metric: Metrics
     if loaded.train.targets.is_floating_point():
         criterion: losses.Loss = OfCosine(losses.build(recipe.loss))
@@ -54,7 +59,7 @@ def build(recipe: Recipe, loaded: Loaded) -> Built:
                 "together are told from the others of a batch by cross-entropy, without weights. Leave both open."
             )
         criterion, metric = Contrastive(recipe.loss.temperature, recipe.loss.label_smoothing), Retrieval()
-    return Built(Supervised(criterion, metric), model, record)
+    return Built(Supervised(criterion, metric), model, record, fresh)
 
 
 def rarity(train: Couples, vocabulary: int) -> Tensor:
@@ -66,16 +71,19 @@ def rarity(train: Couples, vocabulary: int) -> Tensor:
 def network(recipe: Recipe, record: Mapping[str, Any]) -> "OfPairs":
     """An untrained model for tokens as a run's record tells them."""
     tokens = Tokens.of(record["tokens"])
-    return OfPairs(models.reader(recipe.model, len(tokens), record["context"], ordered=tokens.kind != "ngram"))
+    encoder = models.reader(
+        recipe.model, len(tokens), record["context"], ordered=tokens.kind != "ngram", config=record.get("config")
+    )
+    return OfPairs(encoder, len(tokens))
 
 
 class OfPairs(nn.Module):
     """Two texts [B, S] and [B, T], padded with 0 -> their vectors of length 1, [B, 2, D]."""
 
-    def __init__(self, encoder: Encoder | Bag):
+    def __init__(self, encoder: Encoder | Bag | Trunk, vocabulary: int):
         super().__init__()
         self.encoder = encoder
-        self.log_weights = nn.Parameter(torch.zeros(encoder.embedding.num_embeddings))  # how much each token counts
+        self.log_weights = nn.Parameter(torch.zeros(vocabulary))  # how much each token counts
 
     def forward(self, first_BS: Tensor, second_BT: Tensor) -> Tensor:
         return torch.stack([self.vectors(first_BS), self.vectors(second_BT)], dim=1)
@@ -215,35 +223,57 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
 
 @torch.no_grad()
 def predict(
-    model: OfPairs, record: Mapping[str, Any], inputs: Sequence[str], *, among: Sequence[str] = (), most: int = 5
+    model: OfPairs,
+    record: Mapping[str, Any],
+    inputs: Sequence[str],
+    *,
+    among: Annotated[Sequence[str], Field(min_length=1)] = (),
+    most: Annotated[int, Field(ge=1)] = 5,
 ) -> list[dict[str, Any]]:
     """For each text its vector, of length 1; given texts to search `among`, the `most` similar of them, best first.
 
-    `cut` is beside what is told of a text that was longer than the model can see, and says how many tokens were left out.
-    Raises DataError for an empty text.
+    Texts that are `among` them more than once count once, with a warning. `cut` is beside what is told of a text that was
+    longer than the model can see, and says how many tokens were left out; `unknown` beside one of which the model knows no
+    token. Raises DataError for an empty text.
     """
     tokens, context = Tokens.of(record["tokens"]), record["context"]
     device = model.log_weights.device
     model.eval()
 
-    def vectors(texts: Sequence[str]) -> Tensor:
+    def vectors(texts: Sequence[str], where: str = "") -> Tensor:
         empty = next((i for i, text in enumerate(texts) if not text.strip()), None)
         if empty is not None:
-            raise DataError(f"Text number {empty + 1} is empty, and an empty text points nowhere. Leave it out.")
+            raise DataError(f"Text number {empty + 1}{where} is empty, and an empty text points nowhere. Leave it out.")
         encoded = [torch.tensor(tokens.encode(text)[:context] or [UNKNOWN]) for text in texts]
-        return model.vectors(padded(encoded).to(device)).cpu()
+        parts = (encoded[i : i + CHUNK] for i in range(0, len(encoded), CHUNK))
+        return torch.cat([model.vectors(padded(part).to(device)).cpu() for part in parts])
 
     if not inputs:
         return []
     found = vectors(inputs)
-    lost = [len(tokens.encode(text)) - context for text in inputs]
+    encoded = [tokens.encode(text) for text in inputs]
     if among:
-        similar = found @ vectors(among).T
-        best = similar.topk(min(most, len(among)))
+        different = list(dict.fromkeys(among))
+        if len(different) < len(among):
+            warnings.warn(
+                f"{len(among) - len(different)} of the {len(among)} texts to search `among` repeat another and count once.",
+                stacklevel=2,
+            )
+        similar = found @ vectors(different, " of those to search `among`").T
+        best = similar.topk(min(most, len(different)))
         answers: list[dict[str, Any]] = [
-            {"similar": [{"text": among[i], "similarity": round(s, 4)} for s, i in zip(scores, places, strict=True)]}
+            {
+                "similar": [
+                    {"text": different[i], "similarity": round(s, 4)} for s, i in zip(scores, places, strict=True)
+                ]
+            }
             for scores, places in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
     else:
         answers = [{"vector": row} for row in found.tolist()]
-    return [one | ({"cut": n} if n > 0 else {}) for one, n in zip(answers, lost, strict=True)]
+    return [
+        answer
+        | ({"cut": len(one) - context} if len(one) > context else {})
+        | ({"unknown": True} if set(one) <= {UNKNOWN} else {})
+        for answer, one in zip(answers, encoded, strict=True)
+    ]

@@ -13,21 +13,24 @@ written out, the likeliest token each time, and compared with what they should b
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from wellfit import losses, models
 from wellfit.data.arrays import Loaded
 from wellfit.data.batches import Batch
 from wellfit.data.texts import padded
-from wellfit.data.tokens import END, PAD, START, Tokens
+from wellfit.data.tokens import END, PAD, START, UNKNOWN, Tokens
 from wellfit.errors import DataError, MissingExtra
-from wellfit.models.generate import beam, greedy
+from wellfit.models.generate import Found, beam, greedy
 from wellfit.models.transformer import EncoderDecoder
 from wellfit.recipe import Recipe
 from wellfit.tasks.task import Built
+
+AT_ONCE = 64  # texts that are written together
 
 
 def build(recipe: Recipe, loaded: Loaded) -> Built:
@@ -130,15 +133,15 @@ def predict(
     record: Mapping[str, Any],
     inputs: Sequence[str],
     *,
-    beams: int = 4,
-    length: int | None = None,
-    length_penalty: float = 0.6,
+    beams: Annotated[int, Field(ge=1)] = 4,
+    length: Annotated[int, Field(ge=1)] | None = None,
+    length_penalty: Annotated[float, Field(ge=0, le=10)] = 0.6,
 ) -> list[dict[str, Any]]:
     """What each text is made into, by beam search, and its score: log-probability over the length penalty, at most 0.
 
     `length`: tokens that are written at most; by default as many as the longest training target has. `cut` is beside the text
-    of a source that was longer than the model can see, and says how many tokens were left out. Raises DataError for an empty
-    text.
+    of a source that was longer than the model can see, and says how many tokens were left out; `unknown` beside that of a
+    source of which the model knows no token. Raises DataError for an empty text.
     """
     tokens = Tokens.of(record["tokens"])
     encoded = [tokens.encode(text) for text in inputs]
@@ -148,14 +151,19 @@ def predict(
     if not encoded:
         return []
     context = record["context"]
-    source = padded([torch.tensor(one[:context]) for one in encoded]).to(model.embedding.weight.device)
     model.eval()
-    found = beam(
-        model, [[START]] * len(encoded), min(length or record["longest"], context), beams=min(beams, len(tokens)), stop=END,
-        length_penalty=length_penalty, source_BS=source, source_real_BS=source != PAD,
-    )  # fmt: skip
+    found: list[Found] = []
+    for start in range(0, len(encoded), AT_ONCE):
+        part = [torch.tensor(one[:context]) for one in encoded[start : start + AT_ONCE]]
+        source = padded(part).to(model.embedding.weight.device)
+        best = beam(
+            model, [[START]] * len(part), min(length or record["longest"], context), beams=min(beams, len(tokens)), stop=END,
+            length_penalty=length_penalty, source_BS=source, source_real_BS=source != PAD,
+        )  # fmt: skip
+        found += [texts[0] for texts in best]
     return [
-        {"text": tokens.decode(best[0].tokens), "score": round(best[0].score, 4)}
+        {"text": tokens.decode(best.tokens), "score": round(best.score, 4)}
         | ({"cut": len(one) - context} if len(one) > context else {})
+        | ({"unknown": True} if set(one) <= {UNKNOWN} else {})
         for best, one in zip(found, encoded, strict=True)
     ]

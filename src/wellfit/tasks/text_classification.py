@@ -22,26 +22,32 @@ from wellfit.recipe import Recipe
 from wellfit.tasks.metrics import Classification
 from wellfit.tasks.task import Built, Supervised
 
+AT_ONCE = 256  # texts that are predicted together
+
 
 def build(recipe: Recipe, loaded: Loaded) -> Built:
     """The model is initialised from torch's global generator, which the caller has seeded."""
-    record = {**loaded.columns, "classes": list(loaded.classes)}
+    record = {**loaded.columns, **models.described(recipe.model), "classes": list(loaded.classes)}
     classes = len(loaded.classes)
     criterion = losses.build(recipe.loss, classes, torch.bincount(loaded.train.targets, minlength=classes))
-    return Built(Supervised(criterion, Classification()), network(recipe, record), record)
+    model = network(recipe, record)
+    fresh = models.filled(model.model.encoder, recipe.model, model)
+    return Built(Supervised(criterion, Classification()), model, record, fresh)
 
 
-def network(recipe: Recipe, record: Mapping[str, Any]) -> nn.Module:
+def network(recipe: Recipe, record: Mapping[str, Any]) -> "OfText":
     """An untrained model for tokens and classes as a run's record tells them."""
     tokens = Tokens.of(record["tokens"])
-    encoder = models.reader(recipe.model, len(tokens), record["context"], ordered=tokens.kind != "ngram")
+    encoder = models.reader(
+        recipe.model, len(tokens), record["context"], ordered=tokens.kind != "ngram", config=record.get("config")
+    )
     return OfText(Classifier(encoder, len(record["classes"])))
 
 
 class OfText(nn.Module):
     """A model of tokens [B, T] and of which are real, for tokens that are padded with 0."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Classifier):
         super().__init__()
         self.model = model
 
@@ -52,12 +58,22 @@ class OfText(nn.Module):
 
 @torch.no_grad()
 def predict(model: nn.Module, record: Mapping[str, Any], inputs: Sequence[str]) -> list[dict[str, Any]]:
-    """For each text its class and the probability that the model gives it. An empty text is one unknown word."""
-    tokens = Tokens.of(record["tokens"])
-    sequences = [tokens.encode(text)[: record["context"]] or [UNKNOWN] for text in inputs]
+    """For each text its class and the probability that the model gives it. An empty text is one unknown word.
+
+    `cut` is beside what is told of a text that was longer than the model can see, and says how many tokens were left out;
+    `unknown` beside one of which the model knows no word.
+    """
+    tokens, context = Tokens.of(record["tokens"]), record["context"]
+    encoded = [tokens.encode(text) for text in inputs]
     model.eval()
-    probabilities = model(padded([torch.tensor(s) for s in sequences])).softmax(-1)
-    return [
-        {"class": record["classes"][int(row.argmax())], "confidence": round(float(row.max()), 4)}
-        for row in probabilities
-    ]
+    told: list[dict[str, Any]] = []
+    for start in range(0, len(encoded), AT_ONCE):
+        part = encoded[start : start + AT_ONCE]
+        probabilities = model(padded([torch.tensor(one[:context] or [UNKNOWN]) for one in part])).softmax(-1)
+        told += [
+            {"class": record["classes"][int(row.argmax())], "confidence": round(float(row.max()), 4)}
+            | ({"cut": len(one) - context} if len(one) > context else {})
+            | ({"unknown": True} if set(one) <= {UNKNOWN} else {})
+            for row, one in zip(probabilities, part, strict=True)
+        ]
+    return told

@@ -11,9 +11,10 @@ depend on what the text was cut into.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from wellfit import losses, models
@@ -92,15 +93,21 @@ def predict(
     record: Mapping[str, Any],
     inputs: Sequence[str],
     *,
-    length: int = 200,
-    temperature: float = 0.8,
-    top_k: int | None = None,
-    top_p: float | None = 0.95,
-    seed: int = 0,
+    length: Annotated[int, Field(ge=1, le=100_000)] = 200,
+    temperature: Annotated[float, Field(gt=0)] = 0.8,
+    top_k: Annotated[int, Field(ge=1)] | None = None,
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = 0.95,
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
 ) -> list[dict[str, Any]]:
-    """How each text goes on, for `length` tokens. Prompts are cut to what the model can see together with what it writes."""
+    """How each text goes on, for `length` tokens. Prompts are cut to what the model can see together with what it writes.
+
+    `cut` is beside what follows a text that was longer than that, and says how many tokens at its beginning were not looked
+    at; `unknown` beside what follows one of which the model knows no token. Raises DataError for an empty text.
+    """
     tokens = Tokens.of(record["tokens"])
-    prompts = [tokens.encode(text)[-max(1, record["context"] // 2) :] for text in inputs]
+    room = max(1, record["context"] // 2)
+    encoded = [tokens.encode(text) for text in inputs]
+    prompts = [one[-room:] for one in encoded]
     empty = next((i for i, prompt in enumerate(prompts) if not prompt), None)
     if empty is not None:
         raise DataError(f"Text number {empty + 1} is empty; there is nothing that could go on. Give it a few words.")
@@ -110,4 +117,9 @@ def predict(
     found = sample(
         model, prompts, length, temperature=temperature, top_k=top_k, top_p=top_p, stop=END, generator=draws
     )  # fmt: skip
-    return [{"text": tokens.decode(n for n in one if n not in hidden)} for one in found]
+    return [
+        {"text": tokens.decode(n for n in one if n not in hidden)}
+        | ({"cut": len(prompt) - room} if len(prompt) > room else {})
+        | ({"unknown": True} if set(prompt) <= {UNKNOWN} else {})
+        for one, prompt in zip(found, encoded, strict=True)
+    ]

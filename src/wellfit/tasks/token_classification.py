@@ -21,7 +21,7 @@ from wellfit import losses, models
 from wellfit.data.arrays import Loaded
 from wellfit.data.tagged import OUTSIDE, PREFIXED, columns, spans
 from wellfit.data.texts import padded
-from wellfit.data.tokens import PAD
+from wellfit.data.tokens import PAD, UNKNOWN
 from wellfit.errors import DataError
 from wellfit.models.layers import head
 from wellfit.models.transformer import Encoder
@@ -136,7 +136,8 @@ class Spans:
 def predict(model: Tagger, record: Mapping[str, Any], inputs: Sequence[str | Sequence[str]]) -> list[dict[str, Any]]:
     """For each sentence its words and their tags, and the spans that these mark. A text is cut into words at its spaces.
 
-    Sentences that are longer than the model can see are tagged in pieces. Raises DataError for a sentence without a word.
+    Sentences that are longer than the model can see are tagged in pieces. `unknown` is beside what is told of a sentence of
+    which the model knows no word. Raises DataError for a sentence without a word.
     """
     vocabulary, classes, context = columns(record)
     model.eval()
@@ -151,5 +152,5 @@ def predict(model: Tagger, record: Mapping[str, Any], inputs: Sequence[str | Seq
         answer: dict[str, Any] = {"words": words, "tags": tags}
         if marks_spans(classes):
             answer["spans"] = [{"type": kind, "text": " ".join(words[first:last])} for kind, first, last in spans(tags)]
-        answers.append(answer)
+        answers.append(answer | ({"unknown": True} if all((piece == UNKNOWN).all() for piece in pieces) else {}))
     return answers
