@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from wellfit import distributed, report
+from wellfit.defaults import goes_on
 from wellfit.doctor import words
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.probe import Probe
@@ -223,6 +224,7 @@ def _started(job: Job) -> Started:
         device=job.device,
         precision=job.recipe.hardware.precision,
         time=time.time(),
+        trained_before=goes_on(job.recipe) or job.recipe.finetune.strategy is not None,
     )
 
 

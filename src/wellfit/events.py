@@ -33,6 +33,7 @@ class Started:
     device: str
     precision: str
     time: float  # seconds since the epoch
+    trained_before: bool = False  # the network begins with weights that were learnt before
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ folder.
     torch.Size([1, 3, 384])
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,7 +36,7 @@ class Trunk(nn.Module):
         """An untrained one, drawn from torch's global generator."""
         library = transformers()
         told = library.AutoConfig.for_model(**config)
-        return cls(library.AutoModel.from_config(told), told.pad_token_id or 0)
+        return cls(_without_pooler(lambda **how: library.AutoModel.from_config(told, **how)), told.pad_token_id or 0)
 
     @property
     def width(self) -> int:
@@ -57,8 +58,17 @@ def configuration(name: str) -> dict[str, Any]:
 
 def fill(trunk: Trunk, name: str) -> None:
     """Copies the trained weights of that name into a model of its configuration."""
-    found = _had(name, lambda: transformers().AutoModel.from_pretrained(name, dtype=torch.float32))
+    get = functools.partial(transformers().AutoModel.from_pretrained, name, dtype=torch.float32)
+    found = _had(name, lambda: _without_pooler(get))
     trunk.model.load_state_dict(found.state_dict())
+
+
+def _without_pooler(make: Callable[..., Any]) -> Any:
+    """BERT's extra layer on its first token, which no state passes through, is left out where a class has one."""
+    try:
+        return make(add_pooling_layer=False)
+    except TypeError:
+        return make()
 
 
 def tokenizer(name: str) -> str:

@@ -60,6 +60,8 @@ TASKS = {
 NETWORKS = {
     "convnet": "convolutional network",
     "mlp": "multi-layer perceptron",
+    "bag": "bag of words",
+    "faster-rcnn": "Faster R-CNN",
     "encoder-decoder": "Transformer",
     "recurrent": "recurrent network",
     "patchtst": "Transformer over patches",
@@ -267,8 +269,10 @@ def _trained(recipe: Recipe, events: Sequence[Event]) -> str:
     if started is None:
         return "Nothing has been trained yet: the run's folder holds no start of training."
     model = recipe.model
-    given = getattr(model, "name", "")  # the class of a caller's own module
-    kind = f"model of class {given}" if given else NETWORKS.get(model.kind, model.kind) if model else "network"
+    name = getattr(model, "name", "")
+    kind = NETWORKS.get(model.kind, model.kind) if model else "network"
+    if model is not None and name:
+        kind = f"model of class {name}" if model.kind == "given" else name.rstrip("/").rpartition("/")[2]
     what = f" for {TASKS[recipe.task]}" if recipe.task in TASKS else ""
     data = f" of {recipe.data.source}" if recipe.task != "given" else ""
     begun = (

@@ -112,7 +112,7 @@ def _violent(h: History) -> Iterator[Finding]:
 
 def learning_rate_too_low(h: History) -> Iterator[Finding]:
     ratios = _ratios(h)
-    if h.step < 20 or len(ratios) < 3 or h.adversarial():
+    if h.step < 20 or len(ratios) < 3 or h.adversarial() or (h.started is not None and h.started.trained_before):
         return
     typical = statistics.median(r for _, r in ratios)
     path = statistics.fmean(r for _, r in ratios) * h.step
