@@ -54,7 +54,12 @@ def execute(command: list[str], folder: Path, **more) -> str:
 def test_there_is_something_to_execute() -> None:
     assert len(CONSOLE) >= 10
     assert len(PROGRAMS) == 4
-    extras = ["pip install '.[vision,tabular]'", "pip install '.[text,series]'", "pip install '.[pictures,hub]'", "pip install '.[finetune]'"]
+    extras = [
+        "pip install '.[vision,tabular]'",
+        "pip install '.[text,series]'",
+        "pip install '.[pictures,hub]'",
+        "pip install '.[finetune]'",
+    ]
     assert ["make demo", "make test", "pip install .", *extras] == SHELL
 
 
