@@ -8,7 +8,6 @@ strategy reached, the share of parameters that learnt, and seconds, and whether 
 """
 
 import argparse
-import io
 import os
 import statistics
 import sys
@@ -18,9 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from pixels import unpacked
 from wellfit import api
 from wellfit.environment import environment
 
@@ -43,29 +42,12 @@ def line(name: str, found: list[float], seconds: float) -> str:
     return f"    {name:14} {statistics.mean(found):.4f}{spread}, {seconds:.0f} s"
 
 
-def jpegs(folder: Path) -> Path:
-    """cifar10_jpg as one .npz of pixels."""
-    from PIL import Image
-
-    arrays = {}
-    for part, file in (("train", "cifar10_train_jpg.npz"), ("test", "cifar10_test_a_jpg.npz")):
-        with np.load(DATA / "cifar10_jpg" / file) as packed:
-            cuts, raw = packed["offsets"], packed["jpeg"].tobytes()
-            arrays[f"y_{part}"] = packed["label"]
-        ends = [*cuts[1:], len(raw)] if len(cuts) == len(arrays[f"y_{part}"]) else cuts[1:]
-        arrays[f"x_{part}"] = np.stack(
-            [np.asarray(Image.open(io.BytesIO(raw[a:b]))) for a, b in zip(cuts, ends, strict=False)]
-        )
-    np.savez(folder / "cifar.npz", **arrays)
-    return folder / "cifar.npz"
-
-
 def resnet(seeds: int) -> Said:
     """ResNet-20 of CIFAR-10 on its JPEGs, which cost it ten points: at least 6 of them back; 150 steps of 64 images each."""
     with tempfile.TemporaryDirectory() as folder:
         weights = {"finetune.weights": str(DATA / "w_cifar_resnet" / "resnet20-12fca82f.th")}
         base = {
-            "data.source": str(jpegs(Path(folder))), "task": "image-classification", "model": {"kind": "resnet", "depth": 20, "stem": "cifar"},
+            "data.source": str(unpacked(DATA / "cifar10_jpg", Path(folder))), "task": "image-classification", "model": {"kind": "resnet", "depth": 20, "stem": "cifar"},
             "data.augment.shift": 4, "data.augment.flip": True, "training.steps": 150, "training.batch_size": 64, "evaluation.every": 0.5,
         }  # fmt: skip
         before, _ = scores({**base, **weights, "training.steps": 1, "optimizer.learning_rate": 1e-12}, "accuracy", 1)

@@ -10,7 +10,6 @@ whether its bar is met. Exits with 1 if one is missed.
 """
 
 import argparse
-import io
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pixels import unpacked
 from wellfit import api, models
 from wellfit.data.source import load
 from wellfit.environment import environment
@@ -158,21 +158,9 @@ def mnist() -> Said:
 
 def cifar() -> Said:
     """cifar10_jpg (lossy JPEG: never to be compared with published CIFAR figures) in less than ten minutes, beside the same."""
-    from PIL import Image
-
     with tempfile.TemporaryDirectory() as folder:
-        arrays = {}
-        for part, file in (("train", "cifar10_train_jpg.npz"), ("test", "cifar10_test_a_jpg.npz")):
-            with np.load(DATA / "cifar10_jpg" / file) as packed:
-                cuts, raw = packed["offsets"], packed["jpeg"].tobytes()
-                arrays[f"y_{part}"] = packed["label"]
-            ends = [*cuts[1:], len(raw)] if len(cuts) == len(arrays[f"y_{part}"]) else cuts[1:]
-            arrays[f"x_{part}"] = np.stack(
-                [np.asarray(Image.open(io.BytesIO(raw[a:b]))) for a, b in zip(cuts, ends, strict=False)]
-            )
-        np.savez(Path(folder) / "cifar.npz", **arrays)
         settings = {
-            "data.source": str(Path(folder) / "cifar.npz"), "model": {"kind": "convnet", "channels": [16, 32, 64], "dropout": 0.1},
+            "data.source": str(unpacked(DATA / "cifar10_jpg", Path(folder))), "model": {"kind": "convnet", "channels": [16, 32, 64], "dropout": 0.1},
             "data.augment.shift": 2, "data.augment.flip": True, "optimizer.learning_rate": 0.005, "optimizer.weight_decay": 0.02,
             "schedule.kind": "one-cycle", "schedule.warmup_steps": 0.25, "training.epochs": 6, "training.batch_size": 128,
             "evaluation.every": 0.5,
