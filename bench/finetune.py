@@ -47,7 +47,8 @@ def resnet(seeds: int) -> Said:
     with tempfile.TemporaryDirectory() as folder:
         weights = {"finetune.weights": str(DATA / "w_cifar_resnet" / "resnet20-12fca82f.th")}
         base = {
-            "data.source": str(unpacked(DATA / "cifar10_jpg", Path(folder))), "task": "image-classification", "model": {"kind": "resnet", "depth": 20, "stem": "cifar"},
+            "data.source": str(unpacked(DATA / "cifar10_jpg", Path(folder))),
+            "task": "image-classification", "model": {"kind": "resnet", "depth": 20, "stem": "cifar"},
             "data.augment.shift": 4, "data.augment.flip": True, "training.steps": 150, "training.batch_size": 64, "evaluation.every": 0.5,
         }  # fmt: skip
         before, _ = scores({**base, **weights, "training.steps": 1, "optimizer.learning_rate": 1e-12}, "accuracy", 1)
