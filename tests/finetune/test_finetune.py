@@ -237,6 +237,11 @@ def test_a_run_goes_on_at_a_tenth_of_the_rate(trained) -> None:
     assert torch.equal(job.model.state_dict()["network.head.weight"], weights["network.head.weight"])
 
 
+def test_of_weights_drawn_at_random_there_is_nothing_to_keep() -> None:
+    with pytest.raises(RecipeError, match=r"begins with weights drawn at random.*Name trained ones"):
+        from_recipe(Recipe().override({**SMALL, "finetune.strategy": "frozen"}))
+
+
 # ---- LoRA
 
 

@@ -61,7 +61,7 @@ def begin(model: nn.Module, recipe: Recipe, fresh: list[str] | None = None) -> S
         names = {name for name, _ in model.named_parameters()}
         start.fresh = [name for name in laid.fresh if name in names]
         start.notes.append(f"From {settings.weights}: {laid}")
-    if settings.strategy == "lora":
+    if settings.strategy == "lora" and not adapters.learnt(model):
         chosen = adapters.lay_in(model, settings, blocks(model)[-1])
         ends = sorted({name.rpartition(".")[2] for name in chosen})
         start.notes.append(

@@ -33,7 +33,7 @@ from wellfit.data.batches import (
     untouched_randomness,
 )
 from wellfit.data.source import load
-from wellfit.defaults import Facts, before_reading, resolve
+from wellfit.defaults import Facts, before_reading, goes_on, resolve
 from wellfit.distributed import rank, world
 from wellfit.environment import device as device_for
 from wellfit.environment import multiplies_bf16
@@ -226,6 +226,12 @@ def from_recipe(recipe: Recipe) -> Job:
     )
     recipe = resolve(recipe, facts)
     _agrees(recipe, bool(valid_samples))
+    if recipe.finetune.strategy is not None and not goes_on(recipe):
+        raise RecipeError(
+            f"`finetune.strategy` is {recipe.finetune.strategy!r}, but the network begins with weights drawn at random, of which there is "
+            "nothing to keep. Name trained ones (`finetune.weights=PATH`, `model.pretrained=true`, `model.kind=pretrained`), or set "
+            "`finetune.strategy=null`."
+        )
     seed_everything(recipe.training.seed)
     built = tasks.KINDS[facts.task].build(recipe, loaded)
     start = finetune.begin(built.model, recipe, built.fresh)
