@@ -95,7 +95,7 @@ def test_it_learns_one_picture_by_heart() -> None:
     target["boxes"] = target["boxes"].floor()
     target["labels"] = torch.tensor([2, 0])
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
-    for step in range(60):
+    for step in range(140):  # with 60 one of three seeds had not found both yet
         loss = model([image], [target | {"draw": step}]).sum()
         optimizer.zero_grad()
         loss.backward()
