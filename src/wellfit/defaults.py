@@ -243,12 +243,12 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
     target = max(8, min(most, samples // 20))
     size = max(ways, min(2 ** int(math.log2(target)), samples) // ways * ways)
     chosen = recipe.training.batch_size or size
-    steps = (
-        1000 if recipe.model is not None and recipe.model.kind == "bag" else 2000
-    )  # a bag has little to learn, and soon has
+    bag = recipe.model is not None and recipe.model.kind == "bag"
+    steps = 1000 if bag else 2000  # a bag has little to learn, and soon has
     epochs = max(3, min(100, round(steps * chosen / samples)))
+    length = f"about {steps:,} steps of {chosen}, between 3 and 100 epochs"
     if isinstance(recipe.model, Pretrained):
-        epochs = 3  # Devlin et al. 2019, A.3
+        epochs, length = 3, "a trained language model adapts in two to four (Devlin et al. 2019, A.3)"
     derived: Derived = {
         "training.batch_size": (
             size,
@@ -256,7 +256,7 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
         ),
     }
     if recipe.training.steps is None:
-        derived["training.epochs"] = (float(epochs), f"about {steps:,} steps of {chosen}, between 3 and 100 epochs")
+        derived["training.epochs"] = (float(epochs), length)
     return derived
 
 

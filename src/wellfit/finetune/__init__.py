@@ -4,8 +4,8 @@ What a strategy does to a model is done before the loop (`begin`), and what lear
 the loop knows of neither. `shaped` brings an untrained model into the form that a run's weights have, for who loads them.
 
 >>> start = begin(model, recipe)
->>> print(start.laid)
-97 tensors were taken over; new: head.weight, head.bias.
+>>> start.notes
+['From a.pt: 97 tensors were taken over; new: head.weight, head.bias.']
 """
 
 from collections.abc import Mapping
