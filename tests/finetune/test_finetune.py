@@ -216,6 +216,8 @@ def test_weights_that_are_none_or_do_not_fit(tmp_path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
     with pytest.raises(DataError, match=r"save the `state_dict\(\)`"):
         read(tmp_path / "whole.pt")
+    with pytest.raises(ModelError, match="have LoRA adapters beside them"):
+        laid_into(network(), {"head.base_layer.weight": torch.zeros(2, 64)})
     with pytest.raises(ModelError, match="Choose the architecture"):
         laid_into(network(), nn.Linear(3, 3).state_dict())
 

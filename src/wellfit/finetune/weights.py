@@ -100,6 +100,11 @@ def _opened(path: Path, ending: str) -> Mapping[str, Any]:
 
 def laid_into(model: nn.Module, weights: Mapping[str, Tensor]) -> Laid:
     """Copies into the model's parameters and buffers what fits; raises ModelError where less than half of it does."""
+    if any(".base_layer." in name for name in weights):
+        raise ModelError(
+            "The weights have LoRA adapters beside them, which would be left behind. Add them in first: load the run's model, "
+            "`wellfit.finetune.adapters.merge(model)`, and save its `state_dict()`."
+        )
     state = model.state_dict()
     places = {name: value for name, value in state.items() if not name.endswith(COUNTERS)}
     pairs, by_order = _by_name(state, weights), False
