@@ -131,9 +131,9 @@ def test_steps_and_epochs_replace_each_other() -> None:
 def test_resolving_leaves_nothing_open_and_changes_nothing_chosen() -> None:
     chosen = Recipe().override(["training.batch_size=32", "optimizer.kind=lion"])
     resolved = resolve(chosen, FACTS)
-    allowed = {"data.text", "data.other", "data.tokens", "data.vocabulary", "data.context",
-               "data.time", "data.history", "data.horizon", "data.season", "data.transform", "data.parts",
-               "finetune.strategy", "finetune.weights", "finetune.mean", "finetune.std",
+    allowed = {"data.text", "data.other", "data.tokens", "data.vocabulary", "data.context", "data.template", "data.packing",
+               "data.time", "data.train_samples", "data.history", "data.horizon", "data.season", "data.transform", "data.parts",
+               "finetune.strategy", "finetune.weights", "finetune.remember", "finetune.mean", "finetune.std",
                "data.target", "data.valid", "data.test", "data.test_share", "data.image_size", "training.steps",
                "loss.class_weights", "training.max_grad_value", "evaluation.patience", "optimizer.reference_batch_size"}  # fmt: skip
     assert {path for path, value in resolved.flat().items() if value is None} <= allowed

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "Recipe", "Run", "WellfitError", "__version__", "check", "check_recipe", "fit", "fit_recipe", "open", "predict", "resume",
-    "suggest", "trace", "trace_recipe", "watch",
+    "Recipe", "Run", "WellfitError", "__version__", "check", "check_recipe", "export", "fit", "fit_recipe", "learning_curve", "open", "predict",
+    "resume", "suggest", "trace", "trace_recipe", "watch",
 ]  # fmt: skip
 
 _HOMES = {
@@ -21,8 +21,10 @@ _HOMES = {
     "WellfitError": "wellfit.errors",
     "check": "wellfit.examine",
     "check_recipe": "wellfit.examine",
+    "export": "wellfit.deliver.export",
     "fit": "wellfit.api",
     "fit_recipe": "wellfit.api",
+    "learning_curve": "wellfit.curve",
     "open": "wellfit.api",
     "predict": "wellfit.deliver.predict",
     "resume": "wellfit.api",
@@ -35,6 +37,8 @@ _HOMES = {
 if TYPE_CHECKING:
     from wellfit.advise import suggest
     from wellfit.api import fit, fit_recipe, open, resume
+    from wellfit.curve import learning_curve
+    from wellfit.deliver.export import export
     from wellfit.deliver.predict import predict
     from wellfit.doctor.beside import watch
     from wellfit.errors import WellfitError

@@ -24,7 +24,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from wellfit.data import clock, images, pairs, source, tables, texts
+from wellfit.data import chats, clock, images, pairs, source, tables, texts
 from wellfit.data.arrays import Arrays, Loaded
 from wellfit.data.paths import VALID_FOLDERS, expanded
 from wellfit.defaults import FEW_TEXTS, STARTS, Facts, resolve
@@ -204,7 +204,8 @@ def _look(found: Suggestion, path: Path) -> None:
         return
     readers = source.READERS.items() if path.exists() else ()
     kind = next((name for name, reader in readers if reader.holds(path, data)), None)
-    if kind is None or (data.text is None and path.name.lower().endswith((".jsonl", ".jsonl.gz"))):
+    of_rows = data.text is None and path.name.lower().endswith((".jsonl", ".jsonl.gz"))
+    if kind is None or (of_rows and kind != "text-generation"):
         if path.is_file() and path.name.lower().endswith((*texts.ENDINGS, *tables.ENDINGS)):
             _look_at_table(found, path)
         else:
@@ -604,6 +605,33 @@ def _labelled_texts(found: Suggestion, loaded: Loaded) -> None:
     )
 
 
+def _writing(found: Suggestion, loaded: Loaded) -> None:
+    if isinstance(loaded.train, chats.Conversations):
+        _conversations(found, loaded)
+    else:
+        _running_text(found, loaded)
+
+
+def _conversations(found: Suggestion, loaded: Loaded) -> None:
+    train, derived = loaded.train, loaded.derived
+    learnt, tokens = int((train.labels >= 0).sum()), len(train.flat)
+    found.facts.append(
+        f"Conversations of {tokens:,} tokens to learn from, of which the assistant says {learnt:,} ({learnt / max(1, tokens):.0%})."
+    )
+    context, why = derived["data.context"]
+    found.choose("data.context", context, why)
+    found.choose("model.kind", "decoder", "a Transformer decoder tells each next token from those before")
+    if tokens < 1_000_000:
+        found.watch.append(
+            f"{learnt:,} tokens of answers teach the form of an answer and no language: a decoder of its own will repeat what it has seen."
+        )
+    found.instead.append(
+        "What was learnt from large texts before answers far better: `model={kind: pretrained, name: FOLDER_OR_NAME}`, with "
+        "`finetune.strategy=lora` where memory is short."
+    )
+    found.instead.append("To learn to ask as well as to answer: `data.learn_from=all`.")
+
+
 def _running_text(found: Suggestion, loaded: Loaded) -> None:
     train = loaded.train
     found.facts.append(
@@ -635,7 +663,7 @@ ADVICE: dict[str, Callable[[Suggestion, Loaded], None]] = {
     "tabular-classification": _tabular,
     "tabular-regression": _tabular,
     "text-classification": _labelled_texts,
-    "text-generation": _running_text,
+    "text-generation": _writing,
 }
 
 

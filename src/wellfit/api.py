@@ -45,17 +45,20 @@ def fit_recipe(
     folder: str | Path | None = None,
     observers: Iterable[Observer] = (),
     quiet: bool = False,
+    yardsticks: bool = True,
 ) -> Run:
     """Trains a recipe, a preset (`"digits"`) or a recipe file, and returns its run, `run.model` included.
 
     `set` holds dotted overrides. The run is a new folder below `root`, or exactly `folder`. Observers are called with
-    every event. Raises a WellfitError for whatever does not fit, before the first step.
+    every event. `yardsticks`: whether classical models are scored beside the network, where its task has some.
+
+    Raises a WellfitError for whatever does not fit, before the first step.
     """
     chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     chosen = chosen.override(set) if set else chosen
     with distributed.joined(device_for(chosen.hardware.device)), torch_settings(chosen):
         job = from_recipe(chosen)
-        return _run(job, _created(job, root, folder), observers, quiet)
+        return _run(job, _created(job, root, folder), observers, quiet, yardsticks)
 
 
 def fit(
@@ -99,7 +102,9 @@ def fit(
         return _run(job, run if resume is not None else _created(job, root, folder), observers, quiet)
 
 
-def resume(path: str | Path, *, observers: Iterable[Observer] = (), quiet: bool = False) -> Run:
+def resume(
+    path: str | Path, *, observers: Iterable[Observer] = (), quiet: bool = False, yardsticks: bool = True
+) -> Run:
     """Goes on with a run from its last good checkpoint, to the same bits as if it had never stopped.
 
     Raises RunError if there is no run, or if data or model are not what they were.
@@ -112,7 +117,7 @@ def resume(path: str | Path, *, observers: Iterable[Observer] = (), quiet: bool 
             f"neither. Make the same call again with `resume={str(run.folder)!r}`."
         )
     with distributed.joined(device_for(recipe.hardware.device)), torch_settings(recipe):
-        return _run(from_recipe(recipe), run, observers, quiet)
+        return _run(from_recipe(recipe), run, observers, quiet, yardsticks)
 
 
 def open(path: str | Path) -> Run:
@@ -140,7 +145,7 @@ def _created(job: Job, root: str | Path, folder: str | Path | None) -> Run:
     return Run(distributed.from_first(made))
 
 
-def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool) -> Run:
+def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsticks: bool = True) -> Run:
     """From the last checkpoint, or the start, to the end."""
     watching: list[Observer] = [*observers] if quiet else [Progress(sys.stderr), *observers]
     recipe = job.recipe
@@ -154,13 +159,15 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool) -> Run:
         record.emit(_started(job))
         for text in job.notes:
             record.note(text)
+        if job.old is not None and job.standing.step == 0:
+            record.emit(Evaluated(0, "old", _of_old_task(job)))
         reason = turn(job, record)
         record.checkpoints.wait()
         spent = time.perf_counter() - record.began
         if reason != "interrupted":
             step = _give_back_best(job, record)
         if reason in ("finished", "early-stopping"):
-            _score(job, record, step)
+            _score(job, record, step, yardsticks)
         standing = job.standing
         record.emit(Ended(standing.step, reason, spent, standing.best_step, standing.best_value))
     finally:
@@ -182,7 +189,8 @@ def _attended(job: Job, record: Record) -> Doctor | None:
         doctor.see(event)
     doctor.on_finding = lambda finding: record.note(words.short(finding))
     if not job.recipe.hardware.compile:  # a compiled step has no graph to look at
-        record.probe = Probe(job.model, job.optimizer, job.standing.step)
+        tuned = job.recipe.finetune.strategy is not None
+        record.probe = Probe(job.model, job.optimizer, job.standing.step, trained_before=tuned)
     record.observers.insert(0, doctor.see)
     return doctor
 
@@ -244,12 +252,27 @@ def _give_back_best(job: Job, record: Record) -> int:
     return step
 
 
-def _score(job: Job, record: Record, step: int) -> None:
-    """The scores on data that decided nothing, the model's and the yardsticks'."""
+def _of_old_task(job: Job) -> dict[str, float]:
+    assert job.old is not None
+    with job.precision.autocast():
+        return evaluate(job.old.model, job.old.task, job.old.held)
+
+
+def _score(job: Job, record: Record, step: int, beside: bool) -> None:
+    """The scores on data that decided nothing, the model's and the yardsticks', and what is left of an old task."""
+    if job.old is not None:
+        before = next((e.metrics for e in record.run.events() if isinstance(e, Evaluated) and e.split == "old"), {})
+        after = _of_old_task(job)
+        record.emit(Evaluated(step, "old", after))
+        name = report.words.told(after, job.old.metric)
+        if name in before:
+            plain = report.words.plain(name)
+            then, now = (report.words.amount(name, scores[name]) for scores in (before, after))
+            record.note(f"The old task's {plain} was {then} before and is {now} now.")
     if job.test is not None:
         with job.precision.autocast():
             record.emit(Evaluated(step, "test", evaluate(job.model, job.task, job.test)))
-        yardsticks = KINDS[job.loaded.task].yardsticks if job.loaded is not None else None
+        yardsticks = KINDS[job.loaded.task].yardsticks if job.loaded is not None and beside else None
         if job.loaded is not None and yardsticks is not None and record.first:
             for baseline in yardsticks(job.loaded):
                 record.emit(Evaluated(step, "test", baseline.scores, of=baseline.name))

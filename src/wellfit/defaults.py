@@ -68,9 +68,11 @@ STARTS = {  # the kind of model to begin with
 FEW_TEXTS = 20_000
 TRANSFORMERS = ("pretrained", "encoder", "decoder", "encoder-decoder", "vit", "detr")
 FORECASTING_BATCH = 32  # windows overlap, so a batch of them holds each value many times
+WRITERS_BATCH = 8  # rows of a pretrained model that writes: a row of 1,024 tokens and 50,000 words has 200 MB of logits
 DEPTHS = {"cifar": 20, "imagenet": 18}  # of a ResNet, by its stem
 SMALL_IMAGE = 96  # pixels a side: imagenet's stem and stages leave a 32nd of it
 FEW_PATCHES = 64
+ADAPTING = 130  # steps in which a trained language model learns to tell texts apart; below some 1,200 of them three epochs have fewer
 LESS_IS_BETTER = ("loss", "error", "mae", "mae_raw", "mse", "rmse", "perplexity", "wer", "cer")
 MORE_IS_BETTER = (
     "accuracy", "f1", "r2", "auc", "bleu", "map", "map50", "precision", "recall",
@@ -101,7 +103,10 @@ READS = {"encoder": ("word", "an encoder's states are of words, in their order")
 
 
 def before_reading(recipe: Recipe) -> Recipe:
-    """What the model that is asked for decides of how data is read."""
+    """What the model and the strategy that are asked for decide of how data is read."""
+    if recipe.data.packing is None and recipe.finetune.strategy in ("prompt", "prefix"):
+        why = "learnt vectors stand before a row, and so before the first conversation of it alone"
+        recipe = recipe.override({"data.packing": False}, by="derived", why=why)
     if recipe.data.tokens is None and isinstance(recipe.model, Pretrained):
         why = "a trained model knows texts only as its own tokenizer cuts them"
         return recipe.override({"data.tokens": f"pretrained:{recipe.model.name}"}, by="derived", why=why)
@@ -157,7 +162,14 @@ def _what(recipe: Recipe, facts: Facts) -> Derived:
     }
 
 
-FULL_RATE = ("frozen", "recipe", "lora")  # where trained weights stay as they are, or get a smaller rate by themselves
+FULL_RATE = (
+    "frozen",
+    "recipe",
+    "lora",
+    "qlora",
+    "prompt",
+    "prefix",
+)  # where trained weights stay as they are, or get a smaller rate by themselves
 
 
 def goes_on(recipe: Recipe) -> bool:
@@ -240,6 +252,8 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
     samples = max(1, facts.train_samples)
     ways = facts.world * recipe.training.gradient_accumulation_steps
     most = FORECASTING_BATCH if facts.task == "forecasting" or isinstance(recipe.model, Pretrained) else 128
+    if _writes(recipe, facts):
+        most = WRITERS_BATCH
     target = max(8, min(most, samples // 20))
     size = max(ways, min(2 ** int(math.log2(target)), samples) // ways * ways)
     chosen = recipe.training.batch_size or size
@@ -247,8 +261,11 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
     steps = 1000 if bag else 2000  # a bag has little to learn, and soon has
     epochs = max(3, min(100, round(steps * chosen / samples)))
     length = f"about {steps:,} steps of {chosen}, between 3 and 100 epochs"
-    if isinstance(recipe.model, Pretrained):
+    if isinstance(recipe.model, Pretrained) and goes_on(recipe):
         epochs, length = 3, "a trained language model adapts in two to four (Devlin et al. 2019, A.3)"
+        if facts.task == "text-classification" and round(ADAPTING * chosen / samples) > epochs:
+            epochs = min(10, round(ADAPTING * chosen / samples))
+            length = f"about {ADAPTING} steps, in up to 10 epochs: of few samples three end before it has adapted (Mosbach et al. 2021)"
     derived: Derived = {
         "training.batch_size": (
             size,
@@ -258,6 +275,11 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
     if recipe.training.steps is None:
         derived["training.epochs"] = (float(epochs), length)
     return derived
+
+
+def _writes(recipe: Recipe, facts: Facts) -> bool:
+    """Whether a pretrained model says next tokens, of which it knows tens of thousands."""
+    return facts.task == "text-generation" and isinstance(recipe.model, Pretrained)
 
 
 def _machine(_: Recipe, facts: Facts) -> Derived:
@@ -295,6 +317,8 @@ def _watching(recipe: Recipe, facts: Facts) -> Derived:
         "evaluation.goal": ("max", f"more {metric} is better")
         if metric in MORE_IS_BETTER
         else ("min", f"less {metric} is better"),
-        "evaluation.batch_size": (min(1024, 4 * micro), "no gradients are kept, so four times the micro-batch fits"),
+        "evaluation.batch_size": (micro, "most memory goes into a number for each token and word, gradients or not")
+        if _writes(recipe, facts)
+        else (min(1024, 4 * micro), "no gradients are kept, so four times the micro-batch fits"),
         "checkpoints.every": (recipe.evaluation.every or float(every), "at each evaluation"),
     }

@@ -255,7 +255,7 @@ def test_lora_learns_beside_frozen_weights_predicts_and_is_saved_as_peft_has_it(
     start, now = trained.best_weights(), run.best_weights()
     base = {name.replace(".base_layer", ""): value for name, value in now.items() if "lora_" not in name}
     moved = {name for name, value in start.items() if not torch.equal(value, base[name])}
-    assert moved == {"network.head.weight", "network.head.bias"}
+    assert not moved, "the head has learnt these classes before"
     assert len(predict(run, torch.zeros(1, 8, 8, dtype=torch.uint8))) == 1
 
     job = from_recipe(Recipe().override(settings))

@@ -98,3 +98,25 @@ def test_what_is_not_there_or_too_long_is_told(tmp_path, folder, monkeypatch) ->
     small = {"model": {"kind": "pretrained", "name": str(folder)}, "data.context": 64}
     with pytest.raises(ModelError, match=r"`data.context` is 64, and .* has places for 32 tokens"):
         from_recipe(Recipe().override({**settings, **small}))
+
+
+def test_a_text_that_is_cut_keeps_the_marks_at_its_ends(tmp_path, folder) -> None:
+    tokens = Tokens("hf", pairs=tokenizer(str(folder)))
+    whole = tokens.encode("it is a very very very good film")
+    cls, sep = (OFFSET + WORDS.index(mark) for mark in ("[CLS]", "[SEP]"))
+    assert (whole[0], whole[-1]) == (cls, sep)
+    assert tokens.cut(whole, 5) == [*whole[:4], sep]
+    assert tokens.cut(whole, len(whole)) == whole
+    assert Tokens("byte").cut([5, 6, 7], 2) == [5, 6]
+    settings = {
+        "data.source": str(table(tmp_path / "t.csv")), "data.target": "label", "data.text": "text", "data.context": 5,
+        "task": "text-classification", "model": {"kind": "pretrained", "name": str(folder)},
+    }  # fmt: skip
+    job = from_recipe(Recipe().override(settings))
+    ids, _ = job.loaded.train.batch(torch.arange(len(job.loaded.train)))
+    assert ids.shape[1] == 5
+    assert (ids[:, 0] == cls).all()
+    assert (ids[:, -1] == sep).all()
+    short = torch.tensor([[*tokens.encode("good"), 0, 0]])
+    with torch.no_grad():  # what is padded is in no mean
+        torch.testing.assert_close(job.model.eval()(short), job.model(short[:, :3]))

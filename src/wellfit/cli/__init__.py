@@ -150,6 +150,25 @@ def predict(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    folder: Annotated[Path, typer.Argument(help="A new folder for the files.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="safetensors: all weights, adapters added. peft: the adapters alone. huggingface: a pretrained language model.",
+        ),
+    ] = "safetensors",
+) -> None:
+    """Write what a run learnt in the files that other libraries read, and compare them with the run."""
+    from wellfit.cli import predictions
+
+    predictions.written(run, folder, format)
+
+
+@app.command()
 def suggest(
     data: Annotated[str, typer.Argument(metavar="DATA", help="The path of your data, or an embedded set.")],
     overrides: Overrides = None,
@@ -174,6 +193,41 @@ def draw(
     from wellfit.cli import drawing
 
     drawing.drawn(picture, arguments or [], out)
+
+
+@app.command()
+def learning_curve(
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")] = "digits",
+    sizes: Annotated[
+        str | None,
+        typer.Option("--sizes", metavar="100,200,all", help="Numbers of training samples. Else a row that doubles."),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Trainings of each size.")] = 3,
+    budget: Annotated[
+        str,
+        typer.Option(
+            "--budget", metavar="steps|epochs", help="What all sizes have equally many of. Equal epochs cost less."
+        ),
+    ] = "steps",
+    beside: Annotated[
+        str | None, typer.Option("--beside", metavar="scratch", help="The same without trained weights, too.")
+    ] = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the curve and its runs.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="Keep the best weights of each run.")] = False,
+) -> None:
+    """Train on growing numbers of labels and say what more of them, and trained weights, are worth. Goes on if repeated."""
+    from wellfit.cli import labels, show
+
+    labels.told(
+        show.chosen(recipe, overrides or []), sizes, out, json,
+        seeds=seeds, budget=budget, beside=beside, weights=weights, root=runs, folder=folder,
+    )  # fmt: skip
 
 
 @app.callback(invoke_without_command=True)

@@ -19,7 +19,7 @@ STRICT = 3
 
 def diagnosed(program: str, arguments: Sequence[str], module: bool, file: Path | None, strict: bool) -> int:
     """Watches or re-reads, tells, and returns the exit status: the script's own, or 3 under `strict`."""
-    _writable(file)
+    writable(file)
 
     def found(finding: Finding) -> None:
         print(words.line(finding), file=sys.stderr, flush=True)
@@ -44,12 +44,12 @@ def checked(recipe: Recipe, file: Path | None) -> int:
     """The pre-flight of a recipe, printed; returns 3 where a check failed, else 0."""
     from wellfit import examine
 
-    _writable(file)
+    writable(file)
     found = examine.check_recipe(recipe)
     print(found)
     if found.trace is not None:
         print(f"\n{found.trace.shapes()}")
-    _keep(file, found.as_dict())
+    keep(file, found.as_dict())
     return STRICT if found.failed else 0
 
 
@@ -57,13 +57,13 @@ def traced(recipe: Recipe, shapes: bool, file: Path | None) -> None:
     """One step of a recipe, layer by layer, printed."""
     from wellfit import examine
 
-    _writable(file)
+    writable(file)
     told = examine.trace_recipe(recipe)
     print(told.shapes() if shapes else told)
-    _keep(file, told.as_dict())
+    keep(file, told.as_dict())
 
 
-def _writable(file: Path | None) -> None:
+def writable(file: Path | None) -> None:
     if file is not None and not file.resolve().parent.is_dir():
         raise ScriptError(f"{file} cannot be written: there is no folder {file.resolve().parent}.")
 
@@ -99,10 +99,10 @@ def _write(file: Path | None, doctor: Doctor) -> None:
     told = {"findings": [finding.as_dict() for finding in doctor.findings()]}
     if doctor.failures:
         told["failures"] = doctor.failures  # type: ignore[assignment]
-    _keep(file, told)
+    keep(file, told)
 
 
-def _keep(file: Path | None, told: dict[str, Any]) -> None:
+def keep(file: Path | None, told: dict[str, Any]) -> None:
     """Whole or not at all."""
     if file is None:
         return

@@ -1,6 +1,7 @@
 """Pictures that explain, written to files: the words around `report/pictures.py`."""
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -19,8 +20,7 @@ def drawn(name: str, arguments: list[str], out: Path | None) -> None:
     if name not in names:
         raise RecipeError(f"There is no picture called {name!r}; it can be {', '.join(names)}.{nearest(name, names)}")
     out = out or Path(f"{name}.png")
-    if out.suffix.lower() not in ENDINGS:
-        raise RecipeError(f"`--out` is {str(out)!r}; a picture is written as {', '.join(ENDINGS)}.")
+    picture_file(out)
     if name == ATTENTION:
         if len(arguments) < 2:
             raise RecipeError(
@@ -32,11 +32,22 @@ def drawn(name: str, arguments: list[str], out: Path | None) -> None:
         if arguments:
             raise RecipeError(f"The picture {name!r} takes nothing more, but received {' '.join(arguments)!r}.")
         figure = pictures.PICTURES[name]()
+    typer.echo(written(figure, out))
+
+
+def picture_file(out: Path) -> None:
+    """Raises RecipeError for a file that is no picture by its ending."""
+    if out.suffix.lower() not in ENDINGS:
+        raise RecipeError(f"`--out` is {str(out)!r}; a picture is written as {', '.join(ENDINGS)}.")
+
+
+def written(figure: Any, out: Path) -> Path:
+    """Writes a figure and returns where. Raises RunError if it cannot be."""
     try:
         figure.savefig(out)
     except OSError as error:
         raise RunError(f"{out} cannot be written: {error.strerror}. Name another file with `--out`.") from None
-    typer.echo(out)
+    return out
 
 
 def _attention(run: Path, text: str):  # type: ignore[no-untyped-def]

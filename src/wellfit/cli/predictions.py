@@ -1,4 +1,4 @@
-"""What `wellfit predict` and `wellfit suggest` print. Predictions go to the standard output, remarks to the standard error.
+"""What `wellfit predict`, `wellfit export` and `wellfit suggest` print. Predictions go to the standard output, remarks to the standard error.
 
 `--json` gives what was predicted exactly, an object a line. Without it each task has its own way to be read by people.
 """
@@ -27,7 +27,7 @@ CHOICES: dict[
 CHOICES_TOLD = "\b\nWhat `--set` can choose, by the task of the run (the others have no choice):\n" + "\n".join(
     f"  {task:22} {', '.join(names)}" for task, names in CHOICES.items()
 )
-FILES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet", ".conll")  # endings by which an argument is no text
+FILES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".conll")  # endings by which an argument is no text
 SHORT = 60  # characters of a text that are shown before what is told of it
 FEW_NUMBERS = 6  # of a vector that are shown
 
@@ -55,6 +55,17 @@ def told(run: Path, inputs: list[str], choices: list[str], as_json: bool) -> Non
         return
     names = [_named(one) for one in given] if len(answers) == len(given) > 1 else [""] * len(answers)
     typer.echo("\n".join(_shown(predictor.task, answers, names)))
+
+
+def written(run: Path, folder: Path, format: str) -> None:
+    """Where the files are, how far they are from the run, and what is not in them."""
+    from wellfit.deliver.export import export
+
+    done = export(run, folder, format)
+    for note in done.notes:
+        print(f"wellfit: {note}", file=sys.stderr)
+    typer.echo(f"{done.folder}: {', '.join(sorted(file.name for file in done.folder.iterdir()))}")
+    typer.echo(f"Read again, the largest difference from the run is {done.apart:.1e}.")
 
 
 def suggested(data: str, overrides: list[str], out: Path | None, force: bool) -> None:
@@ -128,6 +139,12 @@ def _remarks(answers: Sequence[Mapping[str, Any]]) -> list[str]:
     cut = [(i, answer["cut"]) for i, answer in enumerate(answers, start=1) if answer.get("cut")]
     unknown = [i for i, answer in enumerate(answers, start=1) if answer.get("unknown")]
     found = [note for answer in answers for note in answer.get("notes", [])]
+    unfinished = sum(bool(answer.get("unfinished")) for answer in answers)
+    if unfinished:
+        found.append(
+            f"{unfinished} of {len(answers)} answers have no end: they stop at `length`, which `--set length=400` makes longer, or where "
+            "the model has no more places."
+        )
 
     def counted(numbers: Sequence[int]) -> str:
         return f"{len(numbers)} of {len(answers)} texts" + (f" (number {numbers[0]} first)" if len(answers) > 1 else "")

@@ -50,7 +50,7 @@ def outcome(run: Run) -> None:
 
     typer.echo()
     for sentence in summary(run.recipe, run.events()):
-        typer.echo(_wrapped(sentence))
+        typer.echo(wrapped(sentence))
     typer.echo(f"\nRun:    {run.folder}\nReport: {run.folder / 'report.html'}")
     ended = run.ended()
     if ended is not None and ended.reason in STOPPED:
@@ -111,12 +111,12 @@ def field(path: str, recipe: Recipe) -> None:
     about = describe(path, recipe)
     value = recipe.flat().get(path)
     typer.echo(f"{path}\n")
-    typer.echo(_wrapped(about.get("what", ""), "  "))
+    typer.echo(wrapped(about.get("what", ""), "  "))
     typer.echo(f"  Value:   {_plain(value)} ({BY[recipe.origin(path).by]})")
     if about.get("why"):
-        typer.echo(_wrapped(f"Why:     {about['why']}", "  "))
+        typer.echo(wrapped(f"Why:     {about['why']}", "  "))
     if about.get("source"):
-        typer.echo(_wrapped(f"Source:  {about['source']}", "  "))
+        typer.echo(wrapped(f"Source:  {about['source']}", "  "))
     typer.echo(f"  Set it:  wellfit train --set {path}=VALUE")
 
 
@@ -125,7 +125,7 @@ def _line(path: str, value: Any, origin: Origin, recipe: Recipe) -> None:
     name = path.rpartition(".")[2]
     reason = origin.why or about.get("why", "")
     source = f" [{about['source']}]" if origin.by == "default" and about.get("source") else ""
-    typer.echo(_wrapped(f"{name} = {_plain(value)}  ({BY[origin.by]})  {reason}{source}", "  ", "      "))
+    typer.echo(wrapped(f"{name} = {_plain(value)}  ({BY[origin.by]})  {reason}{source}", "  ", "      "))
 
 
 def _plain(value: Any) -> str:
@@ -143,7 +143,7 @@ def _headline(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in list(scores.items())[:1])
 
 
-def _wrapped(text: str, first: str = "", rest: str | None = None) -> str:
+def wrapped(text: str, first: str = "", rest: str | None = None) -> str:
     width = max(40, min(shutil.get_terminal_size().columns, 110))
     return textwrap.fill(
         text, width, initial_indent=first, subsequent_indent=first if rest is None else rest, break_on_hyphens=False

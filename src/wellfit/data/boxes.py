@@ -35,7 +35,7 @@ from wellfit.data.augment import AREA, FOR_BOXES, LEFT, MIRROR, PROPOSED, TOP, u
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.images import class_folders, is_picture, opened
 from wellfit.data.paths import VALID_FOLDERS, expanded, separate
-from wellfit.data.split import split
+from wellfit.data.split import fewer, split
 from wellfit.data.texts import plain
 from wellfit.environment import memory_bytes
 from wellfit.errors import DataError, MissingExtra
@@ -163,6 +163,7 @@ def detection(data: Data, name: str, notes: list[str]) -> Loaded:
     if data.source == canvases.NAME:
         size, why = canvases.SIDE, "the size at which the digits are drawn"
         parts = {part: Scenes(*made) for part, made in canvases.parts(data).items()}
+        parts["train"] = parts["train"].take(fewer(data, torch.arange(len(parts["train"])), notes))
         classes = canvases.CLASSES
         notes.append(
             f"Digits of scikit-learn on canvases of {size} x {size} pixels; no digit is in two parts, and no two boxes of a "
@@ -259,6 +260,8 @@ def _described(data: Data, notes: list[str]) -> All:
         stay, held = split(numbers, torch.zeros_like(numbers), share, seed=data.split_seed, what=what, stratify=False)
         found.parts[part] = [scenes[i] for i in held.tolist()]
         found.parts["train"] = [scenes[i] for i in stay.tolist()]
+    scenes = found.of("train")
+    found.parts["train"] = [scenes[i] for i in fewer(data, torch.arange(len(scenes)), notes).tolist()]
     if not found.classes:
         raise DataError(f"{data.source} has pictures but no box in any of them: there is nothing to find.")
     return All({part: found.parts[part] for part in PARTS if part in found.parts}, found.classes)

@@ -167,7 +167,7 @@ def matching(data: Data, name: str, notes: list[str]) -> Loaded:
             )
     parts = {
         part: whole.take(numbers)
-        for part, numbers in held_out(data, len(whole), TEST_SHARE if embedded else 0.0, others).items()
+        for part, numbers in held_out(data, len(whole), TEST_SHARE if embedded else 0.0, others, notes).items()
     } | others
     train = parts["train"]
     low, high = (min(train.scores), max(train.scores)) if train.scores is not None else (0.0, 1.0)
@@ -227,5 +227,5 @@ def _encoded(
     else:
         low, high = scale
         targets = torch.tensor([(score - low) / (high - low) for score in couples.scores], dtype=torch.float32)
-    first, second = (Ragged.of([one[:context] or [UNKNOWN] for one in side]) for side in sides)
+    first, second = (Ragged.of([tokens.cut(one, context) or [UNKNOWN] for one in side]) for side in sides)
     return Couples(first, second, targets)

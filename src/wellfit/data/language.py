@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wellfit.data import stdlib, texts
+from wellfit.data import chats, stdlib, texts
 from wellfit.data.arrays import Loaded
-from wellfit.data.paths import separate
-from wellfit.data.split import split
+from wellfit.data.paths import expanded, separate
+from wellfit.data.split import fewer, split
 from wellfit.data.texts import Texts, Windows
 from wellfit.errors import DataError
 from wellfit.recipe import Data
@@ -43,7 +43,7 @@ def classification(data: Data, name: str, notes: list[str]) -> Loaded:
             f"{classes[0]!r} for one: these are no classes. Name the right column with `data.target`."
         )
     targets = _numbered(whole, classes, data.source)
-    parts = _held_out(data, targets, TEST_SHARE if embedded else 0.0, others, classes)
+    parts = _held_out(data, targets, TEST_SHARE if embedded else 0.0, others, classes, notes)
     chosen = {part: [whole.texts[i] for i in numbers.tolist()] for part, numbers in parts.items()}
     tokens = texts.tokenizer(data, "word", chosen["train"])
     context = data.context or LONGEST_TEXT
@@ -71,8 +71,15 @@ def classification(data: Data, name: str, notes: list[str]) -> Loaded:
 
 
 def generation(data: Data, name: str, notes: list[str]) -> Loaded:
-    """Running text, cut into windows. What is held out is the end of it, so that no window lies in two parts."""
-    text = stdlib.running() if data.source == "stdlib" else texts.running(Path(data.source), notes)
+    """Conversations, or running text, cut into windows. Of that the end is held out, so that no window lies in two parts."""
+    path = expanded(data.source, "data.source")
+    if path.name.lower().endswith(chats.ENDINGS) or chats.holds(path):
+        return chats.conversing(data, name, notes)
+    idle = [one for one in ("template", "packing") if getattr(data, one) is not None]
+    idle += ["learn_from"] if data.learn_from != "assistant" else []
+    if idle:
+        notes.append(f"Without effect on running text: {', '.join(f'`data.{one}`' for one in idle)}.")
+    text = stdlib.running() if data.source == "stdlib" else texts.running(path, notes)
     others = {part: texts.running(path, notes) for part, path in separate(data).items()}
     context = data.context or WINDOW
     shares = {
@@ -130,7 +137,7 @@ def _numbered(found: Texts, classes: Sequence[str], path: Any) -> Tensor:
 
 
 def _held_out(
-    data: Data, targets: Tensor, test_share: float, others: dict[str, Any], classes: Sequence[str]
+    data: Data, targets: Tensor, test_share: float, others: dict[str, Any], classes: Sequence[str], notes: list[str]
 ) -> dict[str, Tensor]:
     """The numbers of the samples of each part that is made from the training file."""
     samples, parts = torch.arange(len(targets)), {}
@@ -140,4 +147,4 @@ def _held_out(
         samples, parts["test"] = split(samples, targets, share, what="test", **how)
     if data.valid_share and "valid" not in others:
         samples, parts["valid"] = split(samples, targets, data.valid_share, what="validation", **how)
-    return {"train": samples, **parts}
+    return {"train": fewer(data, samples, notes, targets, classes), **parts}

@@ -26,7 +26,7 @@ from wellfit.data import programs, texts
 from wellfit.data.arrays import Loaded, Samples
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.paths import VALID_FOLDERS, existing, expanded
-from wellfit.data.split import split
+from wellfit.data.split import fewer, split
 from wellfit.data.texts import padded
 from wellfit.data.tokens import END, START, UNKNOWN, Tokens
 from wellfit.errors import DataError
@@ -281,7 +281,7 @@ def translation(data: Data, name: str, notes: list[str]) -> Loaded:
     others = {part: read(path, data, notes) for part, path in _separate(stem, data, notes).items()}
     parts = {
         part: whole.take(numbers)
-        for part, numbers in held_out(data, len(whole), TEST_SHARE if embedded else 0.0, others).items()
+        for part, numbers in held_out(data, len(whole), TEST_SHARE if embedded else 0.0, others, notes).items()
     } | others
     seen = set(parts["train"].sources)
     for part in ("valid", "test"):
@@ -314,14 +314,16 @@ def translation(data: Data, name: str, notes: list[str]) -> Loaded:
     )  # fmt: skip
 
 
-def held_out(data: Data, samples: int, test_share: float, others: dict[str, Any]) -> dict[str, Tensor]:
+def held_out(
+    data: Data, samples: int, test_share: float, others: dict[str, Any], notes: list[str]
+) -> dict[str, Tensor]:
     """The numbers of the samples of each part that is made from the training file, when they have no classes."""
     numbers, parts, none = torch.arange(samples), {}, torch.zeros(samples, dtype=torch.int64)
     share = data.test_share if data.test_share is not None else test_share
     for part, what, wanted in (("test", "test", share), ("valid", "validation", data.valid_share)):
         if wanted and part not in others:
             numbers, parts[part] = split(numbers, none, wanted, seed=data.split_seed, what=what, stratify=False)
-    return {"train": numbers, **parts}
+    return {"train": fewer(data, numbers, notes), **parts}
 
 
 def _separate(stem: Path, data: Data, notes: list[str]) -> dict[str, Path]:

@@ -4,6 +4,7 @@ a folder with train-images-idx3-ubyte     MNIST-style idx
 a folder of folders of pictures           images by class; or train/, val/ and test/ with those in them
 .npz                                      arrays of images [N, H, W, ...] or rows [N, F], and labels
 .csv .tsv .parquet                        a table; `data.target` names the column to predict
+.jsonl .json .parquet                     conversations, by the names of their columns
 hf:NAME                                   a set of the Hugging Face hub, which is fetched once
 
 >>> load(Data(source="digits")).task
@@ -19,11 +20,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wellfit.data import boxes, canvases, couples, embedded, hub, images, language, pairs, series, tables, tagged, texts
+from wellfit.data import (
+    boxes,
+    canvases,
+    chats,
+    couples,
+    embedded,
+    hub,
+    images,
+    language,
+    pairs,
+    series,
+    tables,
+    tagged,
+    texts,
+)
 from wellfit.data.arrays import Arrays, Loaded
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.paths import VALID_FOLDERS, existing, expanded
-from wellfit.data.split import split
+from wellfit.data.split import fewer, split
 from wellfit.errors import DataError, RecipeError
 from wellfit.recipe import Data
 
@@ -55,9 +70,14 @@ def load(data: Data, task: str | None = None) -> Loaded:
     if data.source.startswith(hub.PREFIX):
         loaded = load(_on_disk(data), task)
         return replace(loaded, name=data.source.removeprefix(hub.PREFIX).split("/")[-1].replace(":", "-"))
-    read_all = _reader(data, task)
-    if read_all is not None:
-        return read_all(data, _name(data.source), notes)
+    reader = _reader(data, task)
+    if reader is not None:
+        if reader.unlabelled and data.train_samples is not None and not chats.holds(Path(data.source).expanduser()):
+            raise RecipeError(
+                f"`data.train_samples` is {data.train_samples:,}, but these samples are {reader.unlabelled}, which nobody labels one by "
+                "one. Leave it open, and name shorter data to learn from less."
+            )
+        return reader.read(data, _name(data.source), notes)
     if data.source in embedded.SETS:
         name, found = data.source, _embedded(data.source)
     else:
@@ -112,16 +132,27 @@ class Reader:
     beside: Callable[[Path, Data], bool] = lambda _path, _data: (
         False
     )  # the same of a path that is only what names of files share
+    unlabelled: str = ""  # what its samples are, where they are no things that somebody gives a label
+
+
+def _holds_labelled(path: Path, data: Data) -> bool:
+    return not chats.holds(path, data) and texts.holds_labelled(path, data)
+
+
+def _holds_writing(path: Path, data: Data) -> bool:
+    return chats.holds(path, data) or texts.holds_running(path, data)
 
 
 READERS: dict[str, Reader] = {  # by task; what is at a path is asked in this order
     "object-detection": Reader(boxes.detection, (canvases.NAME,), boxes.holds),
-    "text-classification": Reader(language.classification, ("stdlib-kinds",), texts.holds_labelled),
-    "text-generation": Reader(language.generation, ("stdlib",), texts.holds_running),
+    "text-classification": Reader(language.classification, ("stdlib-kinds",), _holds_labelled),
+    "text-generation": Reader(language.generation, ("stdlib",), _holds_writing, unlabelled="windows of a running text"),
     "seq-to-seq": Reader(pairs.translation, ("syntax",), pairs.holds, pairs.beside),
     "sentence-embeddings": Reader(couples.matching, ("docstrings",)),
     "token-classification": Reader(tagged.tagging, ("python-names",), tagged.holds),
-    "forecasting": Reader(series.forecasting, series.EMBEDDED, series.holds),
+    "forecasting": Reader(
+        series.forecasting, series.EMBEDDED, series.holds, unlabelled="windows of a series that overlap"
+    ),
 }
 
 
@@ -130,7 +161,7 @@ def names() -> list[str]:
     return [*embedded.SETS, *(name for reader in READERS.values() for name in reader.embedded)]
 
 
-def _reader(data: Data, task: str | None) -> Callable[[Data, str, list[str]], Loaded] | None:
+def _reader(data: Data, task: str | None) -> Reader | None:
     """The reader by the embedded set that is named, else by the task that is asked for, else by what is there."""
     for kind, reader in READERS.items():
         if data.source in reader.embedded:
@@ -138,17 +169,17 @@ def _reader(data: Data, task: str | None) -> Callable[[Data, str, list[str]], Lo
                 raise RecipeError(
                     f"`task` is {task}, but {data.source} holds data for {kind}. Leave `task` open, or name other data."
                 )
-            return reader.read
+            return reader
     path = expanded(data.source, "data.source")
     if task in READERS:
         if not READERS[task].beside(path, data):
             existing(data.source, "data.source", names())
-        return READERS[task].read
+        return READERS[task]
     if task is not None or data.source in embedded.SETS:
         return None
     if not path.exists():
-        return next((reader.read for reader in READERS.values() if reader.beside(path, data)), None)
-    return next((reader.read for reader in READERS.values() if reader.holds(path, data)), None)
+        return next((reader for reader in READERS.values() if reader.beside(path, data)), None)
+    return next((reader for reader in READERS.values() if reader.holds(path, data)), None)
 
 
 def read(path: Path, data: Data, task: str | None, notes: list[str], classes: Sequence[str] = ()) -> Read:
@@ -420,6 +451,7 @@ def _split(found: Read, data: Data, notes: list[str]) -> tuple[Arrays, Arrays | 
         samples, held["test"] = split(samples, targets, share, what="test", **how)
     if data.valid_share and found.valid is None and data.valid is None:
         samples, held["valid"] = split(samples, targets, data.valid_share, what="validation", **how)
+    samples = fewer(data, samples, notes, targets if found.classes else None, found.classes)
     if found.frame is not None:
         return _split_table(found, data, samples, held, notes)
     parts = {"valid": found.valid, "test": found.test}

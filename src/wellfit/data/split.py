@@ -1,8 +1,10 @@
-"""Held-out shares: drawn once, with a seed of their own, in the same proportions of classes.
+"""Which samples are held out, and which of the others are learnt from: drawn with seeds of their own, in the proportions of the classes.
 
-scikit-learn draws; what this file adds is what to say when it cannot be done.
+scikit-learn draws what is held out; what this file adds is what to say when it cannot be done. `fewer` draws the training
+samples, if not all are wanted, before anything is learnt from them, an encoding or a vocabulary included.
 
     >>> train, valid = split(torch.arange(100), targets, 0.1, seed=0, what="validation", stratify=True)
+    >>> train = fewer(Data(train_samples=20), train, notes, targets)
 """
 
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from wellfit.errors import DataError
+from wellfit.recipe import Data
 
 
 def split(
@@ -44,3 +47,44 @@ def split(
             )
     stay, held = train_test_split(samples.numpy(), test_size=count, random_state=seed, stratify=labels)
     return torch.from_numpy(stay).sort().values, torch.from_numpy(held).sort().values
+
+
+def fewer(
+    data: Data, samples: Tensor, notes: list[str], targets: Tensor | None = None, names: Sequence[str] = ()
+) -> Tensor:
+    """Those of the training samples, numbers [n], that `data.train_samples` asks for, in the original order.
+
+    They are the beginning of one order that `data.draw_seed` alone decides, so fewer are always among more. With `targets`
+    [N], classes of all samples, the order begins with one of each class and keeps to their proportions as closely as whole
+    samples can. `names` are the classes', for the error.
+
+    Raises DataError if there are not so many, or fewer are asked for than there are classes.
+    """
+    wanted = data.train_samples
+    if wanted is None:
+        return samples
+    if wanted > len(samples):
+        raise DataError(
+            f"`data.train_samples` is {wanted:,}, but after what is held out there are {len(samples):,} training samples. Set it to "
+            "that or less, or to null for all."
+        )
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(data.draw_seed))
+    if targets is not None:
+        labels = targets[samples[order]]
+        sizes = torch.bincount(labels)
+        present = int((sizes > 0).sum())
+        if wanted < present:
+            raise DataError(
+                f"`data.train_samples` is {wanted:,}, but the training samples have {present:,} classes"
+                f"{f' ({names[0]!r}, {names[1]!r}, ...)' if len(names) > 1 else ''}, and each needs one at least. Set it to {present:,} or more."
+            )
+        by_class = labels.argsort(stable=True)
+        which = torch.empty_like(labels)  # of its class: the first, the second, ...
+        which[by_class] = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes)[labels[by_class]]
+        place = torch.where(which == 0, -1.0, (which + 0.5) / sizes[labels])
+        order = order[place.argsort(stable=True)]
+    notes.append(
+        f"Learns from {wanted:,} of {len(samples):,} training samples, drawn with seed {data.draw_seed}"
+        f"{', in the proportions of the classes' if targets is not None else ''}; `data.train_samples` says how many."
+    )
+    return samples[order[:wanted].sort().values]

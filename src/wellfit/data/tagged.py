@@ -246,7 +246,7 @@ def tagging(data: Data, name: str, notes: list[str]) -> Loaded:
             )
     parts = {
         part: whole.take(numbers)
-        for part, numbers in held_out(data, len(whole), TEST_SHARE if embedded else 0.0, others).items()
+        for part, numbers in held_out(data, len(whole), TEST_SHARE if embedded else 0.0, others, notes).items()
     } | others
     vocabulary = Vocabulary.learn(parts["train"].words, data.vocabulary or WORDS)
     context = data.context or CONTEXT

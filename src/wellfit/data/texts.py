@@ -387,12 +387,12 @@ def sentences(
         notes.append(
             f"{unknown / total:.1%} of the symbols of the {what} texts are unknown: too rare, or not in the training texts."
         )
-    return Sentences.of([s[:context] or [UNKNOWN] for s in sequences], targets)
+    return Sentences.of([tokens.cut(s, context) or [UNKNOWN] for s in sequences], targets)
 
 
 def stream(tokens: Tokens, text: str, what: str, notes: list[str]) -> Tensor:
     """All tokens of a running text, int32 [M]."""
-    numbers = torch.tensor(tokens.encode(text), dtype=torch.int32)
+    numbers = torch.tensor(tokens.encode(text, marks=False), dtype=torch.int32)
     unknown = int((numbers == UNKNOWN).sum())
     if unknown:
         notes.append(

@@ -11,6 +11,8 @@ one symbol, rare ones several, nothing is unknown; the `tokenizers` library lear
     'a cat'
 """
 
+import functools
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +26,7 @@ PAD, UNKNOWN, START, END = range(4)
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 KINDS = ("char", "byte", "word", "ngram", "bpe")
 GROUPS = range(3, 6)  # letters in a group
+BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # how SentencePiece spells a byte
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -43,17 +46,21 @@ class Tokens:
         if self.kind == "byte":
             return len(SPECIAL) + 256
         if self.kind == "hf":
-            return len(SPECIAL) + int(_pairs(self.pairs).get_vocab_size())
+            return len(SPECIAL) + len(_sizes(self.pairs))
         return int(_pairs(self.pairs).get_vocab_size()) if self.kind == "bpe" else len(SPECIAL) + len(self.symbols)
 
-    def encode(self, text: str) -> list[int]:
-        """The numbers of a text; what was never seen is `UNKNOWN`."""
+    def encode(self, text: str, *, marks: bool = True, literal: bool = False) -> list[int]:
+        """The numbers of a text; what was never seen is `UNKNOWN`.
+
+        Of tokens of the kind `hf`, with the marks that their model was trained to see round a text, unless `marks` is False.
+        `literal`: a text that spells a mark, such as "</s>", is text like any other.
+        """
         if self.kind == "byte":
             return [len(SPECIAL) + byte for byte in text.encode("utf-8", "surrogatepass")]
         if self.kind == "bpe":
-            return list(_pairs(self.pairs).encode(text, add_special_tokens=False).ids)
-        if self.kind == "hf":  # with the marks that the model was trained with, and moved up by the four special ones
-            return [len(SPECIAL) + n for n in _pairs(self.pairs).encode(text).ids]
+            return _encoded(self.pairs, text, False, literal)
+        if self.kind == "hf":  # moved up by the four special ones
+            return [len(SPECIAL) + n for n in _encoded(self.pairs, text, marks, literal)]
         known = self._numbers
         symbols = SYMBOLS[self.kind](text)
         if self.kind == "ngram":  # an unknown group says nothing that its known neighbours do not
@@ -78,6 +85,32 @@ class Tokens:
             return " ".join(one[1:-1] for one in written if one[0] == "<" and one[-1] == ">")
         parts = ["\N{REPLACEMENT CHARACTER}" if n == UNKNOWN else self.symbols[n - len(SPECIAL)] for n in ordinary]
         return ("" if self.kind == "char" else " ").join(parts)
+
+    def cut(self, numbers: Sequence[int], most: int) -> list[int]:
+        """The first `most` of an encoded text. The marks with which its model ends every text stay at the end."""
+        kept = list(numbers)
+        if len(kept) <= most:
+            return kept
+        ends = min(_ends(self.pairs), most) if self.kind == "hf" else 0
+        return kept[: most - ends] + kept[len(kept) - ends :]
+
+    def marks(self) -> dict[str, bool]:
+        """What a tokenizer of another library has as marks, by how they are spelt, and whether each is left out of texts."""
+        if not self.pairs:
+            return {}
+        return {
+            str(mark.content): bool(mark.special) for mark in _pairs(self.pairs).get_added_tokens_decoder().values()
+        }
+
+    def sizes(self) -> list[int]:
+        """How many bytes of UTF-8 each number stands for in a text; marks stand for none."""
+        if self.kind == "byte":
+            return [0] * len(SPECIAL) + [1] * 256
+        if self.kind == "hf":
+            return [0] * len(SPECIAL) + list(_sizes(self.pairs))
+        if self.kind == "bpe":
+            return list(_sizes(self.pairs))[: len(self)]
+        return [len(self.decode([i]).encode("utf-8", "surrogatepass")) for i in range(len(self))]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, from which `of` makes the same again."""
@@ -150,6 +183,46 @@ def _pairs(text: str) -> Any:
         _made.clear()
         _made[text] = found = Tokenizer.from_str(text)
     return found
+
+
+def _encoded(pairs: str, text: str, marks: bool, literal: bool) -> list[int]:
+    found = _pairs(pairs)
+    found.encode_special_tokens = literal
+    return list(found.encode(text, add_special_tokens=marks).ids)
+
+
+@functools.lru_cache(maxsize=2)
+def _ends(pairs: str) -> int:
+    """How many marks stand behind every text: BERT's [SEP] is one."""
+    told = _pairs(pairs).encode("a").special_tokens_mask
+    return next((i for i, special in enumerate(reversed(told)) if not special), 0)
+
+
+@functools.lru_cache(maxsize=2)
+def _sizes(pairs: str) -> tuple[int, ...]:
+    """Bytes of UTF-8 of each symbol, by how symbols are spelt: GPT-2's have one letter for each byte, SentencePiece's a low line
+    for a space and <0x0A> for a byte alone, WordPiece's two signs before what goes on with a word.
+    """
+    found = _pairs(pairs)
+    told = json.loads(found.to_str()).get("decoder") or {}
+    parts = [told, *told.get("decoders", ())]
+    kinds = {part.get("type") for part in parts}
+    before = next((part["prefix"] for part in parts if part.get("type") == "WordPiece"), "")
+    added = found.get_added_tokens_decoder()
+    symbols = {number: symbol for symbol, number in found.get_vocab(with_added_tokens=True).items()}
+
+    def size(number: int) -> int:
+        symbol = symbols.get(number, "")
+        if number in added:
+            return 0 if added[number].special else len(symbol.encode("utf-8", "surrogatepass"))
+        if "ByteLevel" in kinds:
+            return len(symbol)
+        if "ByteFallback" in kinds and BYTE.fullmatch(symbol):
+            return 1
+        plain = symbol.removeprefix(before).replace("\N{LOWER ONE EIGHTH BLOCK}", " ") if kinds - {None} else symbol
+        return len(plain.encode("utf-8", "surrogatepass"))
+
+    return tuple(size(number) for number in range(max(symbols, default=-1) + 1))
 
 
 def _learned_pairs(texts: Sequence[str], most: int) -> str:

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from wellfit import finetune
-from wellfit.data import tagged, texts
+from wellfit.data import chats, tagged, texts
 from wellfit.data.batches import untouched_randomness
 from wellfit.errors import DataError, RecipeError, RunError
 from wellfit.recipe import Data, nearest
@@ -107,6 +107,8 @@ class Predictor:
             raise DataError(
                 f"{path} is a folder. Name a file with the texts." if path.is_dir() else f"There is no file at {path}."
             )
+        if "chat" in self.record and chats.holds(path):
+            return list(chats.questions(path))
         if self.task == "token-classification" and path.suffix.lower() in tagged.ENDINGS:
             found: list[Any] = _sentences(path)
         elif path.suffix.lower() in TABLES:
@@ -248,6 +250,8 @@ def _several(inputs: Any, record: Mapping[str, Any]) -> Sequence[Any]:
     """A sequence of inputs, where one may have been given without a list around it."""
     if isinstance(inputs, str | Path | Mapping):
         return [inputs]
+    if "chat" in record and inputs and all(isinstance(one, Mapping) for one in inputs):
+        return [inputs]  # the messages of one conversation
     if isinstance(inputs, np.ndarray | Tensor):
         alone = (2, 3) if len(record.get("input", ())) == 3 else (1,)
         stacked = inputs.ndim not in alone or (

@@ -40,6 +40,7 @@ READ = 50_000  # samples of a data set that are read
 FEW = 32  # samples that are to be learned by heart
 TRIED = 300  # steps for that, at each of two learning rates
 RATES = (3e-3, 3e-4)
+MOST = 0.5  # of the parameters: where fewer learn, beside frozen ones, they may be too few for that
 PATIENCE = 30.0  # seconds for learning by heart
 
 # What the rules can find, by the check that it belongs to. In the order in which they are told.
@@ -461,6 +462,12 @@ def _by_heart(subject: Subject) -> tuple[Check, Check]:
         one = Check(
             "one batch", NOT_APPLICABLE, f"{PATIENCE:.0f} seconds were not enough to tell: the loss went {went}"
         )
+    elif _learning(subject.model) < MOST:
+        one = Check(
+            "one batch",
+            NOT_APPLICABLE,
+            f"only {_learning(subject.model):.1%} of the parameters learn, which need not be enough to learn it by heart: the loss went {went}",
+        )
     else:
         says = f"Even one small batch is not learned by heart: the loss went {went}, without dropout, at the better of two rates."
         one = Check("one batch", FAILED, says, (find("loss-not-decreasing", 0, says, evidence, severity="warning"),))
@@ -476,6 +483,12 @@ def _by_heart(subject: Subject) -> tuple[Check, Check]:
             "inputs matter", FAILED, says, (find("loss-not-decreasing", 0, says, evidence, severity="warning"),)
         )
     return one, Check("inputs matter", PASSED, f"With all inputs set to zero the loss stays at {blind.last:.4g}.")
+
+
+def _learning(model: nn.Module) -> float:
+    """The share of the parameters that learn."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, learns in sizes if learns) / max(1, sum(n for n, _ in sizes))
 
 
 def _apart(rehearsal: _Rehearsal) -> Check:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from wellfit.data.batches import Batch
-from wellfit.finetune import adapters
-from wellfit.finetune.blocks import blocks
+from wellfit.finetune import adapters, prompts, quantize
+from wellfit.finetune.blocks import blocks, ending
+from wellfit.finetune.memory import OldTask, Rehearsing, WithOld
 from wellfit.finetune.stages import NEVER, Stages, plan
 from wellfit.finetune.weights import Laid, laid_into, read
 from wellfit.recipe import Recipe
@@ -26,9 +27,12 @@ from wellfit.tasks import Task
 __all__ = [
     "NEVER",
     "Laid",
+    "OldTask",
+    "Rehearsing",
     "Stages",
     "Start",
     "TowardsStart",
+    "WithOld",
     "adapters",
     "begin",
     "blocks",
@@ -39,42 +43,62 @@ __all__ = [
 ]
 
 
+BESIDE, BEFORE = ("lora", "qlora"), ("prompt", "prefix")  # where learnt matrices or vectors are laid in
+COMPUTE = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by `hardware.precision`
+
+
 @dataclass
 class Start:
     """How a network begins: what was taken over, what is new in it, what is adapted."""
 
     fresh: list[str] = field(default_factory=list)  # parameters that were drawn, where others were not
+    known: bool = False  # whether it is certain that nothing else is new
     notes: list[str] = field(default_factory=list)
 
 
 def begin(model: nn.Module, recipe: Recipe, fresh: list[str] | None = None) -> Start:
-    """Lays weights in, and adapters, as `recipe.finetune` says. `fresh`: what is new in a model that comes with weights.
+    """Lays weights in, and adapters, as `recipe.finetune` says. `fresh`: what is new in a model that comes with weights,
+    None if that is not known.
 
     Raises DataError and ModelError for weights that cannot be read or do not fit.
     """
-    settings, start = recipe.finetune, Start(list(fresh or ()))
+    settings, start = recipe.finetune, Start(list(fresh or ()), known=fresh is not None)
     if settings.weights is not None:
         weights = read(settings.weights)
         if settings.channels == "bgr":
             weights = _turned(weights)
         laid = laid_into(model, weights)
         names = {name for name, _ in model.named_parameters()}
-        start.fresh = [name for name in laid.fresh if name in names]
+        start.fresh, start.known = [name for name in laid.fresh if name in names], True
         start.notes.append(f"From {settings.weights}: {laid}")
-    if settings.strategy == "lora" and not adapters.learnt(model):
-        chosen = adapters.lay_in(model, settings, blocks(model)[-1])
-        ends = sorted({name.rpartition(".")[2] for name in chosen})
-        start.notes.append(
-            f"LoRA of rank {settings.rank} beside {len(chosen)} layers, those whose names end in {', '.join(ends)}."
-        )
+    start.notes += _laid_beside(model, recipe)
     return start
 
 
 def shaped(model: nn.Module, recipe: Recipe) -> nn.Module:
     """The untrained model with adapters where a run of this recipe has them, so that its weights can be loaded."""
-    if recipe.finetune.strategy == "lora":
-        adapters.lay_in(model, recipe.finetune, blocks(model)[-1])
+    _laid_beside(model, recipe)
     return model
+
+
+def _laid_beside(model: nn.Module, recipe: Recipe) -> list[str]:
+    """Puts in what learns beside frozen weights, where the strategy has such and the model has none; what is to be told of it."""
+    settings, notes = recipe.finetune, []
+    if settings.strategy in BESIDE and not adapters.learnt(model):
+        head = ending(model)
+        if settings.strategy == "qlora":
+            packed = quantize.quantize(model, head, COMPUTE.get(recipe.hardware.precision, torch.float32))
+            notes.append(f"The weights of {len(packed)} layers are in four bits.")
+        chosen = adapters.lay_in(model, settings, head)
+        ends = sorted({name.rpartition(".")[2] for name in chosen})
+        notes.append(
+            f"LoRA of rank {settings.rank} beside {len(chosen)} layers, those whose names end in {', '.join(ends)}."
+        )
+    elif settings.strategy in BEFORE and prompts.prompted(model) is None:
+        prompts.lay_in(model, settings, recipe.data.context or 1)
+        of = "the tokens" if settings.strategy == "prompt" else "the keys and values of each layer"
+        notes.append(f"{settings.virtual_tokens} learnt vectors before {of}.")
+    return notes
 
 
 def _turned(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from wellfit.errors import MissingExtra, ModelError
+from wellfit.errors import ModelError
+from wellfit.finetune.parts import is_transposed, library, trunk
+from wellfit.finetune.quantize import is_packed, whole
 from wellfit.recipe import Finetune
 
 # What libraries call the queries and values of attention, or all of them in one; the paper adapts these (table 5).
 OF_ATTENTION = (
-    "q", "v", "kv", "query", "value", "q_proj", "v_proj", "q_lin", "v_lin", "query_proj", "value_proj", "c_attn", "qkv", "in_proj",
+    "q", "v", "kv", "query", "value", "q_proj", "v_proj", "q_lin", "v_lin", "query_proj", "value_proj", "c_attn", "qkv", "qkv_proj", "in_proj",
     "query_key_value", "Wqkv",
 )  # fmt: skip
 NAME = "default"  # PEFT's own for the first adapter
@@ -33,13 +35,13 @@ def lay_in(model: nn.Module, settings: Finetune, head: Sequence[str] = ()) -> li
 
     Raises ModelError where there is none, and MissingExtra without PEFT.
     """
-    peft = _peft()
+    peft = library()
     within, model = trunk(model)
     head = [name.removeprefix(f"{within}.") for name in head] if within else head
-    chosen = targets(model, settings.targets, head)
+    chosen = targets(model, settings.targets, head, everywhere=settings.strategy == "qlora")
     config = peft.LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=chosen, bias="none",
-        fan_in_fan_out=any(_is_transposed(model.get_submodule(name)) for name in chosen),
+        fan_in_fan_out=any(is_transposed(model.get_submodule(name)) for name in chosen),
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -47,14 +49,16 @@ def lay_in(model: nn.Module, settings: Finetune, head: Sequence[str] = ()) -> li
     return chosen
 
 
-def targets(model: nn.Module, asked: Sequence[str] = (), head: Sequence[str] = ()) -> list[str]:
+def targets(
+    model: nn.Module, asked: Sequence[str] = (), head: Sequence[str] = (), *, everywhere: bool = False
+) -> list[str]:
     """The names of the layers that get matrices: those asked for by the ends of their names, else attention's queries and
-    values, else every linear layer and convolution but the head. Raises ModelError if none is such.
+    values (unless `everywhere`), else every linear layer and convolution but the head. Raises ModelError if none is such.
     """
     outer = {name.rpartition(".")[0] for name in head}
     layers = {
         name: module for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear | nn.Conv2d) or _is_transposed(module)) and name not in outer
+        if (isinstance(module, nn.Linear | nn.Conv2d) or is_transposed(module)) and name not in outer
     }  # fmt: skip
     if asked:
         found = [name for name in layers if any(name == end or name.endswith("." + end) for end in asked)]
@@ -65,7 +69,7 @@ def targets(model: nn.Module, asked: Sequence[str] = (), head: Sequence[str] = (
                 f"{', '.join(ends[:20])}."
             )
         return found
-    attention = [name for name in layers if name.rpartition(".")[2] in OF_ATTENTION]
+    attention = [name for name in layers if name.rpartition(".")[2] in OF_ATTENTION and not everywhere]
     plain = [name for name, module in layers.items() if getattr(module, "groups", 1) == 1]
     if not (attention or plain):
         raise ModelError(
@@ -74,64 +78,71 @@ def targets(model: nn.Module, asked: Sequence[str] = (), head: Sequence[str] = (
     return attention or plain
 
 
-def _is_transposed(module: nn.Module) -> bool:
-    """GPT-2's `Conv1D`, a linear layer whose weight is [in, out]."""
-    return type(module).__name__ == "Conv1D"
-
-
 def learnt(model: nn.Module) -> list[str]:
     """The names of the adapters' parameters."""
     return [name for name, _ in model.named_parameters() if "lora_" in name]
 
 
-def trunk(model: nn.Module) -> tuple[str, nn.Module]:
-    """The part of a model that another library made and would load an adapter into, and its name; else the whole and ""."""
-    for name, module in model.named_modules():
-        if any(ancestor.__name__ == "PreTrainedModel" for ancestor in type(module).__mro__):
-            return name, module
-    return "", model
-
-
-def save(model: nn.Module, folder: str | Path, base: str = "") -> Path:
+def save(model: nn.Module, folder: str | Path, base: str = "", also: Sequence[str] = ()) -> Path:
     """Writes adapter_config.json and adapter_model.safetensors, which `PeftModel.from_pretrained` reads. Returns the folder.
 
-    Names are relative to the `trunk`. `base` says where its weights are. Raises ModelError for a model without adapters.
+    Names are relative to the `trunk`. `base` says where its weights are. Of the parameters that learnt besides, `also`, those in
+    the trunk are kept whole, with their module, as PEFT's `modules_to_save`. Raises ModelError for a model without adapters.
     """
     from safetensors.torch import save_file
 
-    _, inner = trunk(model)
-    configs = getattr(inner, "peft_config", None)
-    if not configs:
-        raise ModelError("The model has no adapters to save; it was not trained with `finetune.strategy=lora`.")
     folder = Path(folder)
+    prompted = next((m for m in model.modules() if any(a.__name__ == "PeftModel" for a in type(m).__mro__)), None)
+    within, inner = trunk(model)
+    configs = getattr(prompted or inner, "peft_config", None)
+    if not configs:
+        raise ModelError(
+            "The model has no adapters to save; `finetune.strategy` was none of lora, qlora, prompt and prefix."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    state = _peft().get_peft_model_state_dict(inner)
+    state = library().get_peft_model_state_dict(prompted or inner)
+    start = "base_model.model." if prompted is None else ""
+    besides: list[str] = []
+    if prompted is None:
+        besides = _modules(inner, [name.removeprefix(f"{within}." if within else "") for name in also])
+    for module in besides:
+        state |= {f"{module}.{name}": value for name, value in inner.get_submodule(module).state_dict().items()}
     save_file(
-        {f"base_model.model.{name}": value.detach().cpu().contiguous() for name, value in state.items()},
+        {f"{start}{name}": value.detach().cpu().contiguous() for name, value in state.items()},
         folder / "adapter_model.safetensors",
     )
     config = copy.copy(configs[NAME])
+    config.modules_to_save = besides or None
     config.base_model_name_or_path, config.inference_mode = base, True
     config.save_pretrained(str(folder))
     return folder
 
 
+def _modules(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """The modules that hold these parameters, without adapters' and those that the model does not have."""
+    there = dict(model.named_parameters())
+    return sorted({name.rpartition(".")[0] for name in names if name in there and "lora_" not in name} - {""})
+
+
 def merge(model: nn.Module) -> nn.Module:
-    """Adds what was learnt to the weights and takes the adapters out, in place; the model is as fast as before."""
+    """Adds what was learnt to the weights and takes the adapters out, in place; the model is as fast as before.
+
+    Weights in four bits become plain ones. Vectors before frozen weights (`prompts`) stay: no weight can take them up.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    for path, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            with torch.no_grad():
+    for path, found in list(model.named_modules()):
+        module: Any = found
+        adapted = isinstance(module, BaseTunerLayer)
+        plain = module.get_base_layer() if adapted else module
+        if not adapted and not (is_packed(plain) and ".base_layer" not in path):
+            continue
+        with torch.no_grad():
+            if not is_packed(plain):
                 module.merge(safe_merge=True)
-            parent, _, child = path.rpartition(".")
-            setattr(model.get_submodule(parent), child, module.get_base_layer())
+            else:
+                plain = whole(plain)
+                plain.weight += module.get_delta_weight(NAME).to(plain.weight.dtype) if adapted else 0.0
+        parent, _, child = path.rpartition(".")
+        setattr(model.get_submodule(parent), child, plain)
     return model
-
-
-def _peft() -> Any:
-    try:
-        import peft
-    except ImportError:
-        raise MissingExtra("peft", "finetune", "LoRA") from None
-    return peft

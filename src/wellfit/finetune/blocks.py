@@ -34,6 +34,21 @@ def blocks(model: nn.Module) -> list[list[str]]:
     return found
 
 
+def ending(model: nn.Module) -> list[str]:
+    """The names of the last block's parameters if it is a single layer, as a head is, and of heads that are the embeddings again.
+
+    Where weights are so tied, the last block is a whole layer of the trunk, and no head.
+    """
+    last = blocks(model)[-1]
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tied = [
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and id(module.weight) in tables
+    ]
+    return tied + (last if len({name.rpartition(".")[0] for name in last}) == 1 else [])
+
+
 def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module, bool]]:
     """(name, module, whether its own parameters alone are meant) of each part, in order."""
     if any(True for _ in module.parameters(recurse=False)):

@@ -17,10 +17,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wellfit.errors import RecipeError
-from wellfit.finetune.blocks import blocks
+from wellfit.finetune.blocks import blocks, ending
 from wellfit.recipe import Finetune, Optimizer
 
 NEVER = -1
+LAID_IN = ("lora_", "prompt_encoder")  # in the names of what PEFT puts beside or before frozen weights
 Share = Callable[[int, int], float]  # (step, of how many) -> share of the peak rate
 
 
@@ -90,20 +91,29 @@ class Stages:
         return "; ".join(parts) + "."
 
 
-def plan(model: nn.Module, settings: Finetune, *, total: int, per_epoch: int, fresh: Sequence[str] = ()) -> Stages:
+def plan(
+    model: nn.Module, settings: Finetune, *, total: int, per_epoch: int, fresh: Sequence[str] | None = None
+) -> Stages:
     """The stages of a strategy over `total` steps.
 
-    The head is what is `fresh`, drawn anew; where nothing is, the last block. Raises RecipeError for a training that is too
-    short for it.
+    The head is what is `fresh`, drawn anew; where nothing is, the last block. What learns beside or before frozen weights (lora,
+    prompt ...) has a head beside it only if something is fresh, or, where that is not known (None), if the last block is a single
+    layer: the head of a language model is as trained as the rest of it, and often tied to its embeddings.
+
+    Raises RecipeError for a training that is too short for it.
     """
     parts = blocks(model)
     names = [name for part in parts for name in part]
-    head = set(fresh) & set(names) or set(parts[-1])
+    head = set(fresh or ()) & set(names)
+    if not head and settings.strategy not in ("lora", "qlora", "prompt", "prefix"):
+        head = set(parts[-1])
+    elif fresh is None:
+        head = set(ending(model))
     body = [[name for name in part if name not in head] for part in parts]
     body = [part for part in body if part]
     starts = dict.fromkeys(names, 0)
-    if settings.strategy == "lora":
-        starts |= {name: NEVER for part in body for name in part if "lora_" not in name}
+    if settings.strategy in ("lora", "qlora", "prompt", "prefix"):
+        starts |= {name: NEVER for part in body for name in part if not any(mark in name for mark in LAID_IN)}
     elif settings.strategy == "frozen":
         starts |= {name: NEVER for part in body for name in part}
     elif settings.strategy == "recipe":

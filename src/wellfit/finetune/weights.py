@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wellfit.data.batches import untouched_randomness
 from wellfit.errors import DataError, ModelError
 
 NESTS = (
@@ -57,9 +58,7 @@ def read(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        from wellfit.run import Run
-
-        return dict(Run.open(path).best_weights())
+        return _of_run(path)
     if not path.is_file():
         raise DataError(f"`finetune.weights` is {str(path)!r}, and there is nothing there.")
     ending = path.suffix.lower()
@@ -79,6 +78,23 @@ def read(path: str | Path) -> dict[str, Tensor]:
     if not tensors:
         raise DataError(f"{path} holds no tensors by name ({', '.join(map(str, list(found)[:5])) or 'it is empty'}).")
     return tensors
+
+
+def _of_run(path: Path) -> dict[str, Tensor]:
+    """The best weights of a run; what it learnt beside frozen ones is added to them."""
+    from wellfit.finetune import adapters, shaped
+    from wellfit.run import Run
+    from wellfit.tasks import KINDS
+
+    run = Run.open(path)
+    weights = dict(run.best_weights())
+    kind = KINDS.get(str(run.task.get("task")))
+    if kind is None or kind.network is None or not any(".base_layer." in name for name in weights):
+        return weights
+    with untouched_randomness():
+        model = shaped(kind.network(run.recipe, run.task), run.recipe)
+    model.load_state_dict(weights)
+    return dict(adapters.merge(model).state_dict())
 
 
 def _opened(path: Path, ending: str) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from wellfit.models.detr import detr
 from wellfit.models.lenet import lenet
 from wellfit.models.mlp import mlp
 from wellfit.models.named import named
-from wellfit.models.pretrained import Trunk
+from wellfit.models.pretrained import Trunk, Writer
 from wellfit.models.resnet import cifar_resnet, resnet
 from wellfit.models.transformer import Decoder, Encoder, EncoderDecoder
 from wellfit.models.vit import ViT
@@ -159,18 +159,36 @@ def described(settings: Any) -> dict[str, Any]:
     return {"config": pretrained.configuration(settings.name)} if settings.kind == "pretrained" else {}
 
 
-def filled(trunk: nn.Module, settings: Any, whole: nn.Module) -> list[str]:
-    """Lays a pretrained model's weights into its place; returns the names of the parameters of `whole` that are new beside it."""
-    if not isinstance(trunk, Trunk):
-        return []
-    pretrained.fill(trunk, settings.name)
-    own = {id(p) for p in trunk.parameters()}
+def filled(trunk: nn.Module, settings: Any, whole: nn.Module) -> list[str] | None:
+    """Lays a pretrained model's weights into its place; returns the names of the parameters of `whole` that are new beside it.
+
+    None for a model that comes with no weights, of which that cannot be said.
+    """
+    if not isinstance(trunk, Trunk | Writer) or not settings.pretrained:
+        return None
+    missing = pretrained.fill(trunk, settings.name)
+    drawn = {id(trunk.model.get_parameter(name)) for name in missing}
+    own = {id(p) for p in trunk.parameters()} - drawn
     return [name for name, p in whole.named_parameters() if id(p) not in own]
 
 
-def decoder(settings: Any, vocabulary: int, context: int) -> Decoder:
-    """A Transformer decoder for texts of up to `context` tokens. Raises ModelError if the recipe asks for another model."""
-    return Decoder(vocabulary, **_of_text(settings, "decoder", context))
+def decoder(
+    settings: Any, vocabulary: int, context: int, *, config: Mapping[str, Any] | None = None
+) -> Decoder | Writer:
+    """What writes texts of up to `context` tokens: a Transformer decoder, or a pretrained model of this configuration.
+
+    Raises ModelError if the recipe asks for another model, or for a pretrained one that does not write or has too few places.
+    """
+    if settings.kind != "pretrained":
+        return Decoder(vocabulary, **_of_text(settings, "decoder", context, "decoder or pretrained"))
+    assert config is not None
+    pretrained.writes(settings.name, config)
+    writer = Writer.of(config)
+    if writer.max_length is not None and context > writer.max_length:
+        raise ModelError(
+            f"`data.context` is {context}, and {settings.name} has places for {writer.max_length} tokens; choose at most that."
+        )
+    return writer
 
 
 def encoder_decoder(settings: Any, vocabulary: int, context: int) -> EncoderDecoder:
@@ -178,8 +196,8 @@ def encoder_decoder(settings: Any, vocabulary: int, context: int) -> EncoderDeco
     return EncoderDecoder(vocabulary, **_of_text(settings, "encoder-decoder", context))
 
 
-def _of_text(settings: Any, kind: str, context: int) -> dict[str, Any]:
+def _of_text(settings: Any, kind: str, context: int, allowed: str = "") -> dict[str, Any]:
     if settings.kind != kind:
-        raise ModelError(f"`model.kind` is {settings.kind!r}; for this task it can be {kind}.")
+        raise ModelError(f"`model.kind` is {settings.kind!r}; for this task it can be {allowed or kind}.")
     chosen = settings.model_dump(exclude={"kind", "width"})
     return {"dim": settings.width, "max_length": context, **chosen}

@@ -183,6 +183,32 @@ class Kept:
             self.k, self.v = self.k[rows], self.v[rows]
 
 
+class Seen:
+    """How many tokens have been read in each row of a batch, and which of them are no padding."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.real_BS: Tensor | None = None  # None while there is no padding
+
+    def extend(self, T: int, real_BT: Tensor | None) -> Tensor | None:
+        """Note T more tokens; which of all of them are real."""
+        if real_BT is not None or self.real_BS is not None:
+            old, new = self.real_BS, real_BT
+            if new is None and old is not None:
+                new = old.new_ones(old.shape[0], T)
+            elif old is None and new is not None:
+                old = new.new_ones(new.shape[0], self.length)
+            assert old is not None
+            assert new is not None
+            self.real_BS = torch.cat((old, new), 1)
+        self.length += T
+        return self.real_BS
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows of the batch, in this order."""
+        self.real_BS = None if self.real_BS is None else self.real_BS[rows]
+
+
 class Attention(nn.Module):
     """Multi-head attention [B, T, D] -> [B, T, D], of tokens among themselves or on a `context` [B, S, C].
 

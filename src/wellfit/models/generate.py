@@ -18,32 +18,34 @@ Letters: B rows, T tokens, V vocabulary, K beams.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from wellfit.errors import ModelError
 from wellfit.models.attention import evaluating
+from wellfit.models.pretrained import Writer
 from wellfit.models.transformer import Decoder, EncoderDecoder
 
 Prompts = Tensor | Sequence[Sequence[int]]
 
 
 def sample(
-    model: Decoder | EncoderDecoder,
+    model: Decoder | Writer | EncoderDecoder,
     prompts: Prompts,
     length: int,
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    stop: int | None = None,
+    stop: int | Sequence[int] | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     source_BS: Tensor | None = None,
     source_real_BS: Tensor | None = None,
     cached: bool = True,
 ) -> list[list[int]]:
-    """For each prompt, up to `length` tokens that follow it; a `stop` token ends them and is among them.
+    """For each prompt, up to `length` tokens that follow it; a `stop` token, or any of several, ends them and is among them.
 
     One number in [0, 1) is drawn a row and token, from `generator` or torch's global one. Given a generator for each row, a
     row's text does not depend on which others are in the batch. `cached=False` reads everything anew for each token: slower,
@@ -64,11 +66,11 @@ def sample(
 
 
 def greedy(
-    model: Decoder | EncoderDecoder,
+    model: Decoder | Writer | EncoderDecoder,
     prompts: Prompts,
     length: int,
     *,
-    stop: int | None = None,
+    stop: int | Sequence[int] | None = None,
     source_BS: Tensor | None = None,
     source_real_BS: Tensor | None = None,
     cached: bool = True,
@@ -90,12 +92,12 @@ class Found:
 
 
 def beam(
-    model: Decoder | EncoderDecoder,
+    model: Decoder | Writer | EncoderDecoder,
     prompts: Prompts,
     length: int,
     *,
     beams: int = 4,
-    stop: int | None = None,
+    stop: int | Sequence[int] | None = None,
     length_penalty: float = 0.0,
     source_BS: Tensor | None = None,
     source_real_BS: Tensor | None = None,
@@ -109,7 +111,9 @@ def beam(
     Raises ModelError as `sample` does, or if there are more beams than tokens to begin with.
     """
     reader, ids_BT, real_BT = begin(model, prompts, length, source_BS, source_real_BS, cached=True)
-    V, B, device = model.embedding.num_embeddings, ids_BT.shape[0], ids_BT.device
+    stops = _several(stop)
+    V = model.vocabulary if isinstance(model, Writer) else model.embedding.num_embeddings
+    B, device = ids_BT.shape[0], ids_BT.device
     if not 1 <= beams <= V:
         raise ModelError(f"`beams={beams}`; it must be at least 1 and at most the {V} tokens of the vocabulary.")
 
@@ -135,7 +139,7 @@ def beam(
                     texts[b].append(tokens)
                     if slot >= free or value == -math.inf:
                         row_values[slot] = -math.inf
-                    elif place % V == stop or step == length - 1:
+                    elif place % V in stops or step == length - 1:
                         done[b].append(found(tokens, value))
                         row_values[slot] = -math.inf
                 values[b] = torch.tensor(row_values, dtype=values.dtype)
@@ -155,10 +159,14 @@ class Reader:
     """A model, and what it has read so far in each row of a batch."""
 
     def __init__(
-        self, model: Decoder | EncoderDecoder, source_BS: Tensor | None, source_real_BS: Tensor | None, cached: bool
+        self,
+        model: Decoder | Writer | EncoderDecoder,
+        source_BS: Tensor | None,
+        source_real_BS: Tensor | None,
+        cached: bool,
     ):
         self.model, self.source_BS, self.source_real_BS = model, source_BS, source_real_BS
-        self.cache = model.cache() if cached else None
+        self.cache: Any = model.cache() if cached else None
         self.memory_BSD: Tensor | None = None
         self.ids_BT: Tensor | None = None
         self.real_BT: Tensor | None = None
@@ -171,7 +179,7 @@ class Reader:
             if self.ids_BT is not None:
                 ids_BT = torch.cat((self.ids_BT, ids_BT), 1)
             self.ids_BT, self.real_BT = ids_BT, real_BT
-        if isinstance(self.model, Decoder):
+        if not isinstance(self.model, EncoderDecoder):
             logits: Tensor = self.model(ids_BT, real_BT, cache=self.cache)
         else:
             assert self.source_BS is not None
@@ -182,14 +190,16 @@ class Reader:
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows, in this order."""
-        assert self.cache is not None
-        self.cache.select(rows)
+        if self.cache is not None:
+            self.cache.select(rows)
+        self.ids_BT = None if self.ids_BT is None else self.ids_BT[rows]
+        self.real_BT = None if self.real_BT is None else self.real_BT[rows]
         self.memory_BSD = None if self.memory_BSD is None else self.memory_BSD[rows]
         self.source_real_BS = None if self.source_real_BS is None else self.source_real_BS[rows]
 
 
 def begin(
-    model: Decoder | EncoderDecoder,
+    model: Decoder | Writer | EncoderDecoder,
     prompts: Prompts,
     length: int,
     source_BS: Tensor | None,
@@ -212,25 +222,36 @@ def begin(
             "a source for each prompt, and a Decoder takes none."
         )
     T = max(map(len, rows))
-    limit = (model.stack if isinstance(model, Decoder) else model.decoder).max_length
+    limit = reach(model)
     if limit is not None and limit < T + length - 1:  # the last token is written and not read
         raise ModelError(
             f"A prompt of {T} tokens and `length={length}` more, but the model has positions for `max_length={limit}`; "
             f"ask for at most {limit - T + 1}, or shorten the prompt."
         )
-    device = model.embedding.weight.device
+    device = model.device if isinstance(model, Writer) else model.embedding.weight.device
     ids_BT = torch.tensor([[0] * (T - len(row)) + row for row in rows], device=device)
     real_BT = torch.tensor([[False] * (T - len(row)) + [True] * len(row) for row in rows], device=device)
     equal = all(len(row) == T for row in rows)
     return Reader(model, source_BS, source_real_BS, cached), ids_BT, None if equal else real_BT
 
 
+def reach(model: Decoder | Writer | EncoderDecoder) -> int | None:
+    """Tokens that a model has positions for; None where there is no end."""
+    if isinstance(model, EncoderDecoder):
+        return model.decoder.max_length
+    return model.max_length if isinstance(model, Writer) else model.stack.max_length
+
+
+def _several(stop: int | Sequence[int] | None) -> tuple[int, ...]:
+    return () if stop is None else (stop,) if isinstance(stop, int) else tuple(stop)
+
+
 def extend(
-    model: Decoder | EncoderDecoder,
+    model: Decoder | Writer | EncoderDecoder,
     prompts: Prompts,
     length: int,
     choose: Callable[[Tensor], Tensor],
-    stop: int | None,
+    stop: int | Sequence[int] | None,
     source_BS: Tensor | None,
     source_real_BS: Tensor | None,
     cached: bool,
@@ -238,20 +259,21 @@ def extend(
     """Append what `choose` makes of the logits, [B, V] -> [B], until `length` tokens or all rows have said `stop`."""
     reader, ids_BT, real_BT = begin(model, prompts, length, source_BS, source_real_BS, cached)
     said: list[Tensor] = []
+    stops = _several(stop)
     ended = torch.zeros(ids_BT.shape[0], dtype=torch.bool, device=ids_BT.device)
     with evaluating(model):
         logits_BV = reader.read(ids_BT, real_BT)
         while True:
             token_B = choose(logits_BV)
             said.append(token_B)
-            if stop is not None:
-                ended = ended | (token_B == stop)
+            for one in stops:
+                ended = ended | (token_B == one)
             # With a stop token, one synchronisation a token; without, the device runs ahead.
-            if len(said) == length or (stop is not None and bool(ended.all())):
+            if len(said) == length or (stops and bool(ended.all())):
                 break
             logits_BV = reader.read(token_B[:, None])
     rows: list[list[int]] = torch.stack(said, 1).tolist()
-    return [row[: row.index(stop) + 1] if stop in row else row for row in rows]
+    return [row[: next((i for i, token in enumerate(row) if token in stops), len(row)) + 1] for row in rows]
 
 
 def probabilities(

@@ -16,6 +16,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wellfit.errors import ModelError
 
@@ -51,6 +52,14 @@ class Learned(nn.Module):
     def forward(self, positions_BT: Tensor) -> Tensor:
         rows: Tensor = self.table(positions_BT)
         return rows
+
+
+def documents(segments_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """The number of each token's document in its row, and its position there. A document is a run of equal segments."""
+    starts = F.pad(segments_BT[:, 1:] != segments_BT[:, :-1], (1, 0), value=False)
+    index = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+    first = torch.where(starts, index, 0).cummax(1).values
+    return starts.cumsum(1), index - first
 
 
 # ---- RoPE

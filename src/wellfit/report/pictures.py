@@ -1,4 +1,5 @@
-"""Pictures that explain: what attention looks at, how gradients vanish through time and depth, what a layer can fit.
+"""Pictures that explain: what attention looks at, how gradients vanish through time and depth, what a layer can fit, what labels
+are worth.
 
 Each function makes a matplotlib figure from numbers that are computed here and now; nothing is drawn from memory.
 `wellfit draw NAME` writes one to a file.
@@ -8,8 +9,10 @@ Each function makes a matplotlib figure from numbers that are computed here and 
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +25,8 @@ from wellfit.errors import MissingExtra, ModelError
 from wellfit.models.deep import deep, gradient_norms
 from wellfit.models.recurrent import GRUCell, LSTMCell, RNNCell, through_time
 from wellfit.models.scratch import approximate
+from wellfit.report.labels import SCRATCH, LearningCurve
+from wellfit.report.words import SPLITS, count, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -183,6 +188,56 @@ def approximation(seed: int = 0) -> Figure:
     axes.set_title("One hidden layer comes as close as one likes to sin 6x + x², if it bends")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
+    return fig
+
+
+def learning_curve(curve: LearningCurve) -> Figure:
+    """The score against the number of training samples, on a logarithmic axis: the mean of the seeds, a band from the lowest to the
+    highest, and each run as a dot. Beside a start from scratch, a dashed line is what it reaches with all samples.
+
+    Raises ModelError if no run is over yet.
+    """
+    lines = [(line, [point for point in line.points if point.scores]) for line in curve.lines]
+    if not any(points for _, points in lines):
+        raise ModelError(f"No run of the learning curve {curve.name} is over yet, so there is nothing to draw.")
+    fig = figure(7.4, 4.6)
+    axes = fig.subplots()
+    unit = 100 if curve.is_share else 1
+    for (line, points), colour in zip(lines, COLOURS, strict=False):
+        sizes = [point.size for point in points]
+        lowest, highest, means = ([unit * getattr(p, end) for p in points] for end in ("lowest", "highest", "mean"))
+        axes.fill_between(sizes, lowest, highest, color=colour, alpha=0.15, linewidth=0)
+        dots = [(point.size, unit * score) for point in points for score in point.scores.values()]
+        across, up = [size for size, _ in dots], [score for _, score in dots]
+        axes.scatter(across, up, color=colour, s=14, alpha=0.55, linewidth=0, zorder=2.5)
+        axes.plot(
+            sizes, means, "o-", color=colour, markersize=5, linewidth=1.8, label=f"{line.about} ({line.length} each)"
+        )
+        if line.name == SCRATCH and points:
+            label = f"from scratch with {sizes[-1]:,}"
+            axes.axhline(means[-1], color=colour, linestyle=(0, (5, 4)), linewidth=1, zorder=1.5, label=label)
+    sizes = sorted({point.size for _, points in lines for point in points})
+    shown = [size for size, after in pairwise([*sizes, math.inf]) if after / size >= 1.2]  # no number over another
+    axes.set_xscale("log")
+    axes.set_xticks(shown, [f"{size:,}" for size in shown])
+    axes.minorticks_off()
+    if len(sizes) == 1:
+        axes.set_xlim(sizes[0] / 2, sizes[0] * 2)
+    axes.set_xlabel("labelled training samples (logarithmic)")
+    axes.set_ylabel(f"{SPLITS.get(curve.split, curve.split)} {plain(curve.metric)}{', %' if curve.is_share else ''}")
+    drawn = (
+        f"the mean of {len(curve.seeds)} seeds, and from the lowest to the highest"
+        if len(curve.seeds) > 1
+        else "one seed"
+    )
+    where = SPLITS.get(curve.split, curve.split)
+    fig.suptitle(f"What labels are worth: {curve.name}", x=0.01, ha="left", fontsize=14)
+    axes.set_title(
+        f"{drawn}; {count(curve.scored, f'{where} sample')}, the same for all", loc="left", fontsize=9, color="0.35"
+    )
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    fig.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
     return fig
 
 

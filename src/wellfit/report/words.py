@@ -68,7 +68,7 @@ NETWORKS = {
     "dlinear": "pair of linear maps",
     "tft": "Temporal Fusion Transformer",
 }
-SPLITS = {"valid": "validation", "test": "test"}
+SPLITS = {"valid": "validation", "test": "test", "old": "old task's"}
 
 
 class Standing(NamedTuple):

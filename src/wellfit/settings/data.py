@@ -124,6 +124,24 @@ class Data(Part):
         ge=2,
         le=1_000_000,
     )
+    template: str | None = setting(
+        None,
+        "What makes one text of a conversation: model (its own chat template), plain (a line `role:`, what is said, the end mark), or "
+        "the path of a Jinja template.",
+        "Derived: the model's own, where it brings one; else plain.",
+    )
+    learn_from: Literal["assistant", "all"] = setting(
+        "assistant",
+        "What of a conversation is learnt: what the assistant says and the mark that ends it, or all of it.",
+        "A model that is to answer need not learn to ask.",
+        "Ouyang et al. 2022; Zhou et al. 2023",
+    )
+    packing: bool | None = setting(
+        None,
+        "Whether conversations share rows of `context` tokens, each as if it were alone there.",
+        "Derived: yes, unless vectors are learnt before the tokens.",
+        "Krell et al. 2021",
+    )
     time: str | None = setting(
         None,
         "Column of the times, for series.",
@@ -180,6 +198,21 @@ class Data(Part):
         "Derived: a fifth for the embedded sets, none for your own data unless you ask.",
         ge=0,
         lt=1,
+    )
+    train_samples: int | None = setting(
+        None,
+        "Learn from that many of the training samples, in the proportions of the classes and with one of each at least; null: from "
+        "all. What is held out stays the same, and fewer are always among more.",
+        "All there are: labels are worth more than anything else. Fewer tell what they are worth, or try a recipe quickly.",
+        "Perlich et al. 2003",
+        ge=1,
+    )
+    draw_seed: int = setting(
+        0,
+        "Seed of which samples `train_samples` takes, apart from the training seed.",
+        "Runs that are compared should learn from the same ones.",
+        ge=0,
+        lt=2**63,
     )
     split_seed: int = setting(
         0,

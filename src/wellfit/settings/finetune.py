@@ -8,13 +8,16 @@ from wellfit.settings.part import Part, setting
 class Finetune(Part):
     """How a network that was trained before goes on with new data."""
 
-    strategy: Literal["full", "frozen", "differential", "progressive", "recipe", "lora"] | None = setting(
+    strategy: (
+        Literal["full", "frozen", "differential", "progressive", "recipe", "lora", "qlora", "prompt", "prefix"] | None
+    ) = setting(
         None,
         "What learns. full: everything, at a small rate. frozen: the head alone, on features that stay as they are. differential: "
         "the deeper towards the input, the smaller the rate. progressive: head first, then one block after another. recipe: the head "
-        "alone for `head_epochs`, then everything at a rate ten times smaller. lora: small matrices beside frozen weights.",
+        "alone for `head_epochs`, then everything at a rate ten times smaller. lora: small matrices beside frozen weights. qlora: the "
+        "same beside weights in four bits. prompt: learnt vectors before the tokens. prefix: the same before the keys and values of each layer.",
         "Derived: full, if the network begins with trained weights; else none.",
-        "Yosinski et al. 2014; Howard & Ruder 2018; Hu et al. 2022",
+        "Yosinski et al. 2014; Howard & Ruder 2018; Hu et al. 2022; Dettmers et al. 2023; Lester et al. 2021; Li & Liang 2021",
     )
     weights: str | None = setting(
         None,
@@ -72,23 +75,49 @@ class Finetune(Part):
         "Li et al. 2018, 3",
         ge=0,
     )
+    remember: str | None = setting(
+        None,
+        "The folder of the run that learnt the old task: its score on its own held-out data is told before and after.",
+        "Nothing is measured unasked: the old data must still be there, and costs an evaluation.",
+        "McCloskey & Cohen 1989",
+    )
+    rehearsal: float = setting(
+        0.0,
+        "Old samples beside a batch, as a share of its size; each counts as a new one does. Wants `remember`.",
+        "Off: it takes as much more time, and the old data. A tenth to a quarter keeps most of what was learnt.",
+        "Robins 1995; Chaudhry et al. 2019",
+        ge=0,
+        le=1,
+    )
     rank: int = setting(
-        8, "lora: rank of the matrices.", "8 does as well as 64 on most tasks.", "Hu et al. 2022, table 6", ge=1
+        8, "lora, qlora: rank of the matrices.", "8 does as well as 64 on most tasks.", "Hu et al. 2022, table 6", ge=1
     )
     alpha: float = setting(
-        16.0, "lora: what they add is scaled by alpha / rank.", "Twice the rank is usual.", "Hu et al. 2022, 4.1", gt=0
+        16.0,
+        "lora, qlora: what they add is scaled by alpha / rank.",
+        "Twice the rank is usual.",
+        "Hu et al. 2022, 4.1",
+        gt=0,
     )
     targets: tuple[str, ...] = setting(
         (),
-        "lora: names (endings) of the layers that get them.",
-        "Derived: those of attention, by the architecture; else all linear layers but the head.",
-        "Hu et al. 2022, table 5",
+        "lora, qlora: names (endings) of the layers that get them.",
+        "Derived: lora: those of attention, by the architecture; else all linear layers but the head. qlora: all linear layers, for "
+        "four bits lose something everywhere.",
+        "Hu et al. 2022, table 5; Dettmers et al. 2023, 4",
     )
     dropout: float = setting(
         0.05,
-        "lora: share of what enters them silenced while training.",
+        "lora, qlora: share of what enters them silenced while training.",
         "As in QLoRA.",
         "Dettmers et al. 2023, B.2",
         ge=0,
         lt=1,
+    )
+    virtual_tokens: int = setting(
+        20,
+        "prompt, prefix: how many vectors are learnt.",
+        "More than 20 gained little.",
+        "Lester et al. 2021, 3.2",
+        ge=1,
     )

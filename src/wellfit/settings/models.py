@@ -174,11 +174,12 @@ class Pretrained(Part):
         "Small, quick, and good at meaning.",
         "Wang et al. 2020",
     )
-
-    @property
-    def pretrained(self) -> bool:
-        """As `Named` has it."""
-        return True
+    pretrained: bool = setting(
+        True,
+        "Begin with its trained weights; false: the same network and tokenizer, with weights drawn at random.",
+        "They are what it is taken for. Without them one sees what they are worth.",
+        "Devlin et al. 2019",
+    )
 
 
 class Transformer(Part):

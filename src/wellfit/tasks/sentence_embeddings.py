@@ -244,7 +244,7 @@ def predict(
         empty = next((i for i, text in enumerate(texts) if not text.strip()), None)
         if empty is not None:
             raise DataError(f"Text number {empty + 1}{where} is empty, and an empty text points nowhere. Leave it out.")
-        encoded = [torch.tensor(tokens.encode(text)[:context] or [UNKNOWN]) for text in texts]
+        encoded = [torch.tensor(tokens.cut(tokens.encode(text), context) or [UNKNOWN]) for text in texts]
         parts = (encoded[i : i + CHUNK] for i in range(0, len(encoded), CHUNK))
         return torch.cat([model.vectors(padded(part).to(device)).cpu() for part in parts])
 

@@ -54,7 +54,7 @@ class Built:
     task: Task
     model: nn.Module
     record: dict[str, Any] = field(default_factory=dict)  # plain data for task.json: classes, columns, vocabulary
-    fresh: list[str] = field(default_factory=list)  # parameters that are new in a model that comes with trained weights
+    fresh: list[str] | None = None  # parameters that are new beside trained weights; None: not known
 
 
 class Supervised:

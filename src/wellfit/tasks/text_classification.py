@@ -69,7 +69,7 @@ def predict(model: nn.Module, record: Mapping[str, Any], inputs: Sequence[str]) 
     told: list[dict[str, Any]] = []
     for start in range(0, len(encoded), AT_ONCE):
         part = encoded[start : start + AT_ONCE]
-        probabilities = model(padded([torch.tensor(one[:context] or [UNKNOWN]) for one in part])).softmax(-1)
+        probabilities = model(padded([torch.tensor(tokens.cut(one, context) or [UNKNOWN]) for one in part])).softmax(-1)
         told += [
             {"class": record["classes"][int(row.argmax())], "confidence": round(float(row.max()), 4)}
             | ({"cut": len(one) - context} if len(one) > context else {})

@@ -108,6 +108,7 @@ class Job:
     notes: list[str] = field(default_factory=list)  # what a person must be told before the first step
     loaded: Loaded | None = None
     standing: Standing = field(default_factory=Standing)
+    old: finetune.OldTask | None = None  # what is not to be forgotten
     stages: finetune.Stages | None = None  # what learns when, where that is not everything always
 
     def __post_init__(self) -> None:
@@ -250,16 +251,47 @@ def from_recipe(recipe: Recipe) -> Job:
     batches: Batches = OfSamples(train, order, device)
     if isinstance(train, Arrays):
         batches = InMemory((train.inputs, train.targets), order, device, change)
-    job = _assembled(recipe, built.task, built.model, batches, held[0], held[1], device, loaded.fingerprint, start)
+    task, old = built.task, _old_task(recipe, built.model, start, device)
+    if old is not None and recipe.finetune.rehearsal:
+        batches = finetune.WithOld(batches, old.batches(recipe, device))
+        task = finetune.Rehearsing(task, old, recipe.finetune.rehearsal)
+    job = _assembled(recipe, task, built.model, batches, held[0], held[1], device, loaded.fingerprint, start)
+    job.old = old
     if loaded.valid is not None:
         job.valid_fingerprint = loaded.valid.fingerprint()
     job.record, job.loaded = {"task": facts.task, "classes": list(loaded.classes), **built.record}, loaded
+    if recipe.finetune.strategy is not None:
+        job.record["fresh"] = (
+            start.fresh if start.known else None
+        )  # by which an export knows what learnt besides adapters
     job.notes += [*loaded.notes, *without_effect]
     if loaded.test is None and tasks.KINDS[facts.task].yardsticks is not None:
         job.notes.append(
             "Nothing is held out to test on, so no classical model stands beside the network; `data.test_share=0.1` adds one."
         )
     return job
+
+
+def _old_task(recipe: Recipe, model: nn.Module, start: finetune.Start, device: str) -> finetune.OldTask | None:
+    """The task that is not to be forgotten, sharing the model's modules; with a note of what it shares."""
+    settings = recipe.finetune
+    if settings.remember is None:
+        if settings.rehearsal:
+            raise RecipeError(
+                f"`finetune.rehearsal` is {settings.rehearsal:g}, and no old task is named; set `finetune.remember` to its run."
+            )
+        return None
+    if settings.strategy in finetune.BEFORE:
+        raise RecipeError(
+            f"`finetune.strategy` is {settings.strategy!r}, which changes no old weight, so nothing can be forgotten. Set "
+            "`finetune.remember=null`."
+        )
+    if settings.rehearsal and world() > 1:
+        raise RecipeError("`finetune.rehearsal` does not work with several ranks. Train with one, or set it to 0.")
+    old = finetune.OldTask.of(settings.remember, model, start.fresh, device)
+    own = f", and has {', '.join(old.left)} of its own" if old.left else ""
+    start.notes.append(f"The old task, {settings.remember}, shares {', '.join(old.shared)}{own}.")
+    return old
 
 
 def _total(recipe: Recipe, batches: Batches) -> int:
@@ -354,13 +386,17 @@ def _assembled(
     total, stages = _total(recipe, batches), None
     if recipe.finetune.strategy is not None:
         stages = finetune.plan(
-            model, recipe.finetune, total=total, per_epoch=batches.steps_per_epoch, fresh=start.fresh
+            model,
+            recipe.finetune,
+            total=total,
+            per_epoch=batches.steps_per_epoch,
+            fresh=start.fresh if start.known else None,
         )
         notes.append(str(stages))
         if world() > 1 and stages.moves:
             raise RecipeError(
                 f"`finetune.strategy` is {recipe.finetune.strategy!r}, by which parameters begin to learn on the way, and several ranks "
-                "cannot agree on that. Train with one, or choose full, differential, frozen or lora."
+                "cannot agree on that. Train with one, or choose one by which all begins at once."
             )
         stages.freeze()
         settings = settings.model_copy(update={"learning_rates": stages.rates(settings)})
