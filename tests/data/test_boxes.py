@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wellfit.data import boxes, canvases
+from wellfit.data import canvases, scenes
 from wellfit.data.source import load
 from wellfit.errors import DataError
 from wellfit.recipe import Augment, Data
@@ -302,7 +302,7 @@ def test_boxes_go_with_their_pixels() -> None:
     """The white box of a picture that was cut and mirrored is where its box says, to a pixel."""
     image = torch.zeros(3, 60, 80, dtype=torch.uint8)
     image[:, 20:45, 30:60] = 255
-    samples = boxes.Scenes((image,), (torch.tensor([[30.0, 20, 60, 45]]),), (torch.tensor([0]),))
+    samples = scenes.Scenes((image,), (torch.tensor([[30.0, 20, 60, 45]]),), (torch.tensor([0]),))
     samples = samples.varied(Augment(flip=True, crop=0.4), seed=3)
     places = set()
     for epoch in range(40):
@@ -320,7 +320,7 @@ def test_boxes_go_with_their_pixels() -> None:
 def test_a_box_whose_middle_is_cut_away_goes() -> None:
     image, labels = torch.zeros(3, 40, 40, dtype=torch.uint8), torch.tensor([4, 5])
     there = torch.tensor([[0.0, 0, 8, 8], [20, 20, 40, 40]])
-    _, found, kept = boxes.changed(image, there, labels, Augment(crop=0.25), [1.0, 1.0 - 1e-9, 1.0 - 1e-9, 0.9])
+    _, found, kept = scenes.changed(image, there, labels, Augment(crop=0.25), [1.0, 1.0 - 1e-9, 1.0 - 1e-9, 0.9])
     assert kept.tolist() == [5]
     assert found.tolist() == [[0, 0, 40, 40]]
 
@@ -339,7 +339,7 @@ def test_a_sample_is_the_same_whatever_is_beside_it() -> None:
 def test_statistics_are_those_of_all_pixels() -> None:
     draw = torch.Generator().manual_seed(0)
     images = tuple(torch.randint(0, 255, (3, h, w), dtype=torch.uint8, generator=draw) for h, w in ((4, 9), (8, 5)))
-    mean, std = boxes.Scenes(images, (), ()).statistics()
+    mean, std = scenes.Scenes(images, (), ()).statistics()
     pixels = torch.cat([image.flatten(1) for image in images], 1).double()
     assert torch.allclose(torch.tensor(mean).double(), pixels.mean(1))
     assert torch.allclose(torch.tensor(std).double(), pixels.std(1, correction=0))

@@ -32,7 +32,8 @@ def folder(tiny_bert):
 def trained(folder, where, strategy, **more):
     settings = {
         "data.source": str(folder / "films.csv"), "task": "text-classification", "data.context": 16, "training.steps": 6, "training.batch_size": 16,
-        "model": {"kind": "pretrained", "name": str(folder)}, "finetune.strategy": strategy, "finetune.virtual_tokens": 4, "optimizer.learning_rate": 0.01, **more,
+        "model": {"kind": "pretrained", "name": str(folder)}, "finetune.strategy": strategy, "finetune.virtual_tokens": 4,
+        "optimizer.learning_rate": 0.01, **more,
     }  # fmt: skip
     return api.fit_recipe(Recipe(), set=settings, folder=where, quiet=True)
 

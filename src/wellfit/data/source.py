@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from wellfit.data import (
+    annotations,
     boxes,
     canvases,
     chats,
@@ -144,7 +145,7 @@ def _holds_writing(path: Path, data: Data) -> bool:
 
 
 READERS: dict[str, Reader] = {  # by task; what is at a path is asked in this order
-    "object-detection": Reader(boxes.detection, (canvases.NAME,), boxes.holds),
+    "object-detection": Reader(boxes.detection, (canvases.NAME,), annotations.holds),
     "text-classification": Reader(language.classification, ("stdlib-kinds",), _holds_labelled),
     "text-generation": Reader(language.generation, ("stdlib",), _holds_writing, unlabelled="windows of a running text"),
     "seq-to-seq": Reader(pairs.translation, ("syntax",), pairs.holds, pairs.beside),

@@ -56,6 +56,13 @@ class Call:
     feeder: Root | None = None  # whose output it was given
 
 
+@dataclass(frozen=True)
+class Head:
+    """A layer whose output the loss is given."""
+
+    module: weakref.ref[nn.Module]
+
+
 @dataclass
 class Backward:
     """One backward pass."""
@@ -68,6 +75,8 @@ class Backward:
     passed: set[int] = field(
         default_factory=set
     )  # ids of all parameters, frozen ones too, of the modules it went through
+    roots: list[Root] = field(default_factory=list)  # the outermost modules it went through
+    heads: list[Head] = field(default_factory=list)
     unstable: str = ""  # an operation whose slope is infinite where it was used
     divided: bool = True
     inside: bool = False  # of `step(closure)`
@@ -98,6 +107,7 @@ class Training:
         self.windows: Counter[int] = Counter()
         self.measured = False  # a classical model was tried on its samples
         self.slots = Slots()
+        self.tuning: Any = None  # of the models that it trains (`tuning.py`), from the first look on
         self.scheduler: Any = None
         self.keras: Any = None  # a weak reference to Keras' own optimizer, which is none of torch's
         self.clipped: deque[float] = deque(maxlen=256)
@@ -128,7 +138,7 @@ class Training:
     def let_go(self) -> None:
         """Keeps no weights of an optimizer that is gone: of an earlier fold, an earlier phase."""
         if self.optimizer is not None and self.optimizer() is None:
-            self.parameters, self.before, self.slots = [], [], Slots()
+            self.parameters, self.before, self.slots, self.tuning = [], [], Slots(), None
             self.ids, self.reached, self.anchor, self.grads = set(), set(), {}, {}
 
     def refresh(self) -> None:

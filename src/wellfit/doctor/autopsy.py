@@ -170,6 +170,9 @@ def crash(error: BaseException) -> dict[str, str] | None:
         return {"what": "one-sample", **told}
     if ("target" in low and "out of bounds" in low) or "class labels" in low or "index out of bounds" in low:
         return {"what": "labels", **told, **_labels(frames)}
+    if "index out of range in self" in low:
+        found = _ids(frames)
+        return {"what": "vocabulary", **told, **found} if found else None
     if "length of all samples has to be greater than 0" in low or ("lengths" in low and "greater than 0" in low):
         return {"what": "empty", **told}
     if "element 0 of tensors does not require grad" in low:
@@ -192,4 +195,27 @@ def _labels(frames: list[FrameType]) -> dict[str, str]:
             and not target.is_floating_point()
         ):
             return {"least": str(int(target.min())), "most": str(int(target.max())), "classes": str(given.shape[1])}
+    return {}
+
+
+def _ids(frames: list[FrameType]) -> dict[str, str]:
+    """The ids that an embedding has no row for; nothing where they are positions, which a sequence is too long for."""
+    for frame in reversed(frames):
+        given, weight = frame.f_locals.get("input"), frame.f_locals.get("weight")
+        module = frame.f_locals.get("self")
+        if isinstance(module, nn.Embedding):
+            weight = module.weight
+        if not isinstance(given, Tensor) or not isinstance(weight, Tensor) or given.is_floating_point():
+            continue
+        if not given.numel() or weight.ndim != 2:
+            return {}
+        last = given.reshape(-1, given.shape[-1])[0] if given.ndim else given.reshape(1)
+        if len(last) > 1 and bool((last[1:] - last[:-1] == 1).all()):
+            return {}
+        beyond = (given < 0) | (given >= len(weight))
+        if bool(beyond.any()):
+            return {
+                "least": str(int(given.min())), "most": str(int(given.max())), "rows": str(len(weight)),
+                "beyond": str(int(beyond.sum())), "ids": str(given.numel()),
+            }  # fmt: skip
     return {}

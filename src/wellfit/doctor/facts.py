@@ -6,6 +6,7 @@ Functions from tensors and autograd's nodes to numbers and words, used by the wa
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from typing import Any
 
@@ -15,6 +16,10 @@ from torch.optim import Optimizer
 
 from wellfit.doctor import measure
 from wellfit.doctor.graph import BOUNDED, SHAPING, Graph, dropped, is_soft, kind, saved, through
+
+ADAPTER = re.compile(
+    r"lora|adapter", re.IGNORECASE
+)  # in the name of a weight beside a frozen one, which starts at nothing
 
 
 def tokens(ids: Tensor, padding: int | None) -> dict[str, float]:

@@ -17,6 +17,7 @@ from wellfit.events import Evaluated, Paced, Started, Stepped, Vitals
 
 FIRST, BETWEEN, LAST = 128, 1024, 512
 KEPT = 96
+SLOW = 300  # steps that loaded weights may take to show that they learn
 
 
 class Series:
@@ -155,6 +156,21 @@ class History:
         norms = [[v.values["weight_norm"] for v in self.all("layer", name)] for name in self.names("layer")]
         shares = [found[-1] / found[0] for found in norms if found[0] > 0]
         return statistics.median(shares) if decay >= 0.05 and len(shares) >= 2 else 1.0
+
+    def pretrained(self) -> bool:
+        """Whether most of the model was loaded with weights that had been trained, so that little need change."""
+        tuning = self.latest("tuning", "weights")
+        told = tuning is not None and tuning.values["loaded"] >= 0.5 and tuning.values["experience"] >= 0.5
+        return told or (self.started is not None and self.started.trained_before)
+
+    def knew_before(self) -> bool | None:
+        """Whether the first loss was well below that of a model that knows nothing; None where neither is known."""
+        first = [v.values for v in self.all("loss") if v.step <= 1 and "mean_loss" in v.values]
+        if not first:
+            return None
+        x = first[0]
+        chance = math.log(x["classes"]) if x.get("classes", 0) >= 2 else x.get("target_std", 0.0) ** 2
+        return x["mean_loss"] < 0.6 * chance
 
     def rewarded(self) -> bool:
         """Whether the program learns a policy from rewards, so that losses chase moving targets and need not fall."""

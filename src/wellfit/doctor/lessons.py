@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from wellfit.doctor import autopsy, facts, game, measure, places, reading
+from wellfit.doctor import autopsy, facts, game, masks, measure, places, reading, tuning
 from wellfit.doctor.account import Backward, Call, Root
 from wellfit.doctor.checks import Checks, time_first
 from wellfit.doctor.criterion import Criterion, Target
@@ -53,6 +53,8 @@ class Lessons:
         self.target: Tensor | None = None
         self.taught: Tensor | None = None  # the targets that were last learned from
         self.derived = False  # the target was reckoned from the graph
+        self.summed = False  # the target's loss is a mean or sum of all of its places, of this many classes
+        self.classes = 0
         self.rewarded = (
             False  # log-probabilities weighed with numbers of both signs: a policy, whose loss need not fall
         )
@@ -102,8 +104,9 @@ class Lessons:
             self.calls.pop()
             self._evaluated(call)
 
-    def masks(self, ignored: Any, smoothing: Any) -> None:
-        """What the loss that comes leaves out of its targets, and by how much it smooths them."""
+    def masks(self, ignored: Any, smoothing: Any, reduction: Any) -> None:
+        """What the loss that comes leaves out of its targets, by how much it smooths them, and how it sums up."""
+        self.summed = reduction != "none"
         self.samples.ignored = ignored if isinstance(ignored, int) else -100
         self.samples.smoothed = self.samples.smoothed or bool(smoothing)
 
@@ -113,6 +116,7 @@ class Lessons:
             if self.begun:
                 self.held_out.scored(function, given, target, loss, self.taught)
             return
+        self.classes = given.shape[1] if function == "cross_entropy" and given.ndim > 1 else 0
         alone = function == "ctc_loss"  # whose targets are of another length than the inputs
         self.target = target if not alone and target.numel() * target.element_size() <= WATCHED_BYTES else None
         if function in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss") and given.shape != target.shape:
@@ -193,6 +197,8 @@ class Lessons:
         """Reads a loss whose batch and model are known."""
         graph = Graph(loss, self.roots.names)
         self.read_graph(graph, back)
+        back.roots = [call.root]
+        self._read_heads(graph, back)
         self.last, self.target = call, target
         self.read_batch(call, graph, back, step)
 
@@ -208,6 +214,10 @@ class Lessons:
         back.facts = reading.of_graph(graph, back.value, back.place)
         back.unstable = graph.unstable()
         back.divided = graph.divided and not reading.is_mean(graph, back.value)
+
+    @staticmethod
+    def _read_heads(graph: Graph, back: Backward) -> None:
+        back.heads = tuning.heads(graph, [module for root in back.roots if (module := root.module()) is not None])
 
     def read_batch(self, call: Call, graph: Graph | None, back: Backward, step: int) -> None:
         """The facts of one batch, and experiments with the model on it."""
@@ -226,6 +236,8 @@ class Lessons:
         for tensor in call.inputs[:1]:
             if tensor.ndim == 2 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
                 tell("tokens", facts.tokens(tensor.t() if self.time_first else tensor, _padding(module)))
+                if module is not None and not self.time_first:
+                    self._read_tokens(call, module, tell)
         floating = call.inputs and call.inputs[0].is_floating_point() and call.inputs[0].numel()
         if floating and graph is not None and not graph.reads_numbers():
             tell("input", measure.inputs(call.inputs[0]), operation="model")
@@ -235,6 +247,32 @@ class Lessons:
             self.checks.independence(
                 module, call.root.name, call.args, call.kwargs, self.target, self.emit, place, step >= LATE
             )
+
+    def _read_tokens(self, call: Call, module: nn.Module, tell: Callable[..., None]) -> None:
+        """Padding among the targets, and ids that the vocabulary of the model does not fit."""
+        padding, tokens, ids = _padding(module), masks.vocabulary(module), call.inputs[0]
+        padding = padding if padding is not None else masks.setting(module, "pad_token_id")
+        padding = padding if isinstance(padding, int) else None
+        attended = masks.attention(call.kwargs, ids)
+        if all(not t.is_floating_point() for t in call.inputs) and tokens:
+            found = masks.crowd(ids, attended, padding)
+            if found is not None:
+                tell("vocabulary", found | {"rows": float(tokens), "known": float(attended is not None)})
+        target = self.target
+        if target is None or self.derived or not self.classes or not self.summed:
+            return
+        told, ignored = None, self.samples.ignored
+        labels = call.kwargs.get("labels")
+        if masks.setting(module, "is_encoder_decoder") and isinstance(labels, Tensor) and labels.ndim == 2:
+            if padding is not None:
+                told = masks.padded_answers(labels, target, ignored, padding)
+        else:
+            for given in call.inputs[:4]:
+                if told is None and given.ndim == 2 and not given.is_floating_point() and given is not attended:
+                    mask = masks.attention(call.kwargs, given)
+                    told = masks.padded_targets(given, mask, target, ignored, padding, self.classes, tokens)
+        if told is not None:
+            tell("padding-targets", told, function="cross_entropy")
 
     # ---- evaluation
 
@@ -270,6 +308,8 @@ class Lessons:
             if any(node in known for node in call.outputs):
                 call.learned = call.root.trained = True
                 call.root.training_keys.add(call.key)
+                if call.root not in back.roots:
+                    back.roots.append(call.root)
                 call.root.drops = call.root.drops or (call.training and not call.root.switches and drops)
                 if (module := call.root.module()) is not None:
                     back.passed.update(id(p) for p in module.parameters())
@@ -279,6 +319,7 @@ class Lessons:
                 call.root.training_keys.add(call.key)
         self.roots.learn(graph)
         self.read_graph(graph, back)
+        self._read_heads(graph, back)
         game.feeding(self.calls, graph, lambda *fact: back.facts.append(Vitals(0, *fact)))
 
     def _take_labels(self, heard: Target) -> None:

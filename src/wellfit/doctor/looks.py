@@ -33,7 +33,8 @@ def layers(training: Training, roots: Roots) -> Iterator[Told]:
         torch.equal(old, training.anchor[position]) for position, old in training.before if position in training.anchor
     )
     if not training.anchor:
-        training.anchor = dict(sorted(training.before, key=lambda pair: pair[1].numel())[:4])
+        learning = [pair for pair in training.before if training.parameters[pair[0]].requires_grad]
+        training.anchor = dict(sorted(learning, key=lambda pair: pair[1].numel())[:4])
     for position, old in training.before:
         new = training.parameters[position].detach()
         if new.shape == old.shape and new.is_floating_point():
@@ -59,7 +60,8 @@ def layers(training: Training, roots: Roots) -> Iterator[Told]:
         p = training.parameters[position]
         if p.ndim < 2 or order >= measure.LAYERS:
             continue
-        grad_norm = training.grad_norms[position] if position < len(training.grad_norms) else math.nan
+        known = position < len(training.grad_norms) and p.requires_grad  # one that is frozen holds an old gradient
+        grad_norm = training.grad_norms[position] if known else math.nan
         values = {
             "order": float(order), "grad_norm": grad_norm, "weight_norm": lengths[i], "update_norm": sizes[i],
             "ratio": sizes[i] / lengths[i] if lengths[i] > 0 else math.nan, "numel": float(p.numel()),
@@ -72,8 +74,9 @@ def layers(training: Training, roots: Roots) -> Iterator[Told]:
             rows = grad.detach().reshape(gates, -1, p[0].numel())[:, :256]
             values["rows_agree"] = float(rows.mean(1).square().sum() / (rows.square().sum(2).mean(1).sum() + 1e-300))
             values["alike_gradient"] = float((rows - rows[:, :1]).abs().max() <= 1e-4 * rows.abs().max() + 1e-30)
-        kind_ = "embedding" if id(p) in roots.embeddings else "weight"
-        yield Told("layer", roots.called(p), values, {"kind": kind_})
+        name = roots.called(p)
+        kind_ = "embedding" if id(p) in roots.embeddings else "adapter" if facts.ADAPTER.search(name) else "weight"
+        yield Told("layer", name, values, {"kind": kind_})
         order += 1
 
 
@@ -135,6 +138,7 @@ def structure(
     here = own[0].place if own else ""
     rivals = sum(1 for t in trainings if t is not training and t.step and (t.name in training.touches or training.name in t.touches)
                  and t.last_place != here and abs(t.backwards - training.backwards) < max(8, training.backwards // 2))  # fmt: skip
+    heads = {id(m.weight) for back in since for head in back.heads if (m := head.module()) is not None}
     yield Told("structure", "parameters", {
         "crosses": float(bool(crossed)), "frozen_behind": len(passed - learning) / max(1, len(passed)),
         "unheld": float(len(unheld)), "unheld_numel": float(sum(p.numel() for p in unheld)),
@@ -143,4 +147,5 @@ def structure(
         "frozen": float(sum(not p.requires_grad for p in training.parameters)),
         "without_share": sum(p.numel() for p in without) / max(1, sum(p.numel() for p in training.parameters)),
     }, {"unheld": facts.listed([roots.called(p) for p in unheld]), "without": facts.listed([roots.called(p) for p in without]),
-        "stale": facts.listed([roots.called(p) for p in stale]), "place": training.place})  # fmt: skip
+        "stale": facts.listed([roots.called(p) for p in stale]), "place": training.place,
+        "unheld_head": facts.listed([roots.called(p) for p in unheld if id(p) in heads])})  # fmt: skip

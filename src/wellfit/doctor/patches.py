@@ -1,7 +1,7 @@
 """The few places of torch that the doctor listens at, and how they are put back.
 
 A listener has one method for each: `backward`, `stepping`, `stepped`, `created`, `scheduled`, `fetched`, `scored`,
-`dropped`, `clipped`, `scaled`, `compiling`, `read`. Each replacement does its original's work first or last, hands on its result
+`dropped`, `clipped`, `scaled`, `compiling`, `read`, `loaded`. Each replacement does its original's work first or last, hands on its result
 and its errors untouched, and asks the listener only in the thread and process that installed it. Nothing is attached
 to anybody's module, optimizer or tensor, so what a program saves, copies or compiles stays as it is.
 """
@@ -61,6 +61,7 @@ class Listener(Protocol):
     def scaled(self, scale: float, skipped: bool) -> None: ...
     def compiling(self) -> None: ...
     def read(self, value: Any) -> None: ...
+    def loaded(self, module: nn.Module, state: Any) -> None: ...
 
 
 @contextmanager
@@ -191,6 +192,15 @@ def installed(listener: Listener) -> Iterator[None]:
 
         return call
 
+    def filling(original: Any) -> Any:
+        def call(self: Any, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(self, state_dict, *args, **kwargs)
+            if here():
+                listener.loaded(self, state_dict)
+            return result
+
+        return call
+
     def permuting(original: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             if here() and args and isinstance(args[0], int):
@@ -230,6 +240,7 @@ def installed(listener: Listener) -> Iterator[None]:
     replace(nn.utils.clip_grad, "clip_grad_norm_", clipping)
     replace(torch.amp.GradScaler, "update", updating)
     replace(Tensor, "item", reading)
+    replace(nn.Module, "load_state_dict", filling)
     replace(torch, "compile", compiling)
     replace(torch, "randperm", permuting)
     handles = [

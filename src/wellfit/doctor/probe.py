@@ -26,10 +26,15 @@ DENSE, SPARSE = 4, 256  # all of the first steps are looked at; later one in so 
 
 
 class Probe(Watch):
-    """Measures one training. `vitals` holds what was measured since it was last emptied."""
+    """Measures one training. `vitals` holds what was measured since it was last emptied.
 
-    def __init__(self, model: nn.Module, optimizer: Any, step: int = 0):
+    `trained_before`: the model came with weights that were learnt before.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Any, step: int = 0, *, trained_before: bool = False):
         super().__init__(Doctor())
+        if trained_before:  # what is new in it is told from the rest by its values
+            self.origins.loaded(model, dict(model.named_parameters()))
         self.vitals: list[Vitals] = []
         self.model = model
         self.root: Root = self.lessons.roots.of(model)

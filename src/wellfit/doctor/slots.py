@@ -82,7 +82,7 @@ class Slots:
         `holding` asks for gradients that are not zero: those of a loop without an optimizer, which clears them itself.
         """
         self.left = [
-            mark for mark in marks(parameters[:512])
+            mark for mark in marks(p for p in parameters[:512] if p.requires_grad)
             if not holding or bool(mark.parameter.grad.any())  # type: ignore[union-attr]
         ][:LEFT]  # fmt: skip
 

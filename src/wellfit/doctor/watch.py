@@ -28,9 +28,11 @@ from wellfit.doctor.calm import Calm
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.graph import Graph
 from wellfit.doctor.lessons import Lessons
+from wellfit.doctor.origins import Origins
 from wellfit.doctor.patches import Calls, installed
 from wellfit.doctor.samples import Samples
 from wellfit.doctor.stores import Stores
+from wellfit.doctor.tuning import Tuning, new_layers, switched_off
 from wellfit.environment import queued_seconds, resident_bytes, utilization
 from wellfit.events import Stepped, Vitals
 
@@ -40,6 +42,7 @@ APART = 10.0  # that more than so many seconds pass between looks even then
 ALERT = 256  # steps before which nothing passes by unread, unless an evaluation was seen
 HELD = 20_000_000  # elements of weights that are copied around an update that is looked at
 MEASURED = 3  # trainings of one program whose samples a classical model is tried on
+FILLINGS = 4  # times that one model's loading is heard of: a copy that follows another is filled again and again
 LISTENED = 96  # steps in which the targets of a hand-written loss are listened for
 
 
@@ -71,6 +74,8 @@ class Watch:
         self.since: list[Backward] = []
         self.lessons = Lessons(self._emit)
         self.stores = Stores()
+        self.origins = Origins()
+        self.fillings: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
         self.looking = True
         self.calm = False  # nothing is read but the loss, until the next look
         self.resting: Calm | None = None  # what waits meanwhile
@@ -164,6 +169,8 @@ class Watch:
         if known is not None or len(self.trainings) > 256:
             return
         for training in self.trainings:
+            if training.step and not training.by_hand:
+                self.origins.trained(p for p in training.parameters if p.requires_grad)
             training.let_go()
         if any(t.step for t in self.trainings):  # another training begins: another fold, another phase
             for training in self.trainings:
@@ -177,6 +184,16 @@ class Watch:
             training, "optimizer", type(optimizer).__name__, facts.settings(optimizer), {"place": training.place}
         )
         self.look(True)
+
+    @safely
+    def loaded(self, module: nn.Module, state: Any) -> None:
+        self.fillings[module] = self.fillings.get(module, 0) + 1
+        if self.fillings[module] > FILLINGS:
+            return
+        for training in self.trainings:
+            if training.step:  # then it puts back what this program has made: the best weights, another network's
+                self.origins.trained(p for p in training.parameters if p.requires_grad)
+        self.origins.loaded(module, state)
 
     @safely
     def scheduled(self, scheduler: Any) -> None:
@@ -255,7 +272,8 @@ class Watch:
         weighted = kwargs.get("weight") is not None or kwargs.get("pos_weight") is not None or (
             len(args) > 2 and isinstance(args[2], Tensor) and function != "margin_ranking_loss")  # fmt: skip
         if function == "cross_entropy":
-            self.lessons.masks(kwargs.get("ignore_index"), kwargs.get("label_smoothing"))
+            ignored = args[4] if len(args) > 4 else kwargs.get("ignore_index")
+            self.lessons.masks(ignored, kwargs.get("label_smoothing"), kwargs.get("reduction", "mean"))
         self.lessons.scored(function, given, target, weighted, loss, self.looking)
 
     @safely
@@ -475,6 +493,12 @@ class Watch:
                 self._tell(training, "not-finite", "gradient", {"step": float(training.step + 1)}, told)
                 break
         training.slots.stepping()
+        backs = training.own(training.pending[-64:])[-1:]
+        if training.tuning is None and backs and backs[0].roots and not training.by_hand:
+            modules = [module for root in backs[0].roots if (module := root.module()) is not None]
+            training.tuning = Tuning(self.origins, training, modules)
+        if training.tuning is not None:
+            training.tuning.before(training)
 
     def _end(self, training: Training) -> None:
         """The weights have changed."""
@@ -514,6 +538,7 @@ class Watch:
                 other.slots.gained = []  # another optimizer made use of them
         training.before, training.grad_norms, training.grads, training.last_place = [], [], {}, last
         odd = odd or (not late and self.doctor.odd(training.name, loss))
+        odd = odd or (self.looking and training.tuning is not None and training.tuning.eager > 0)
         if training.step <= DENSE or odd:
             training.next_look = training.step + 1
         elif training.step >= training.next_look:
@@ -575,6 +600,9 @@ class Watch:
             looks.loop(training, backs, self.lessons.roots),
             *looks.structure(training, self.trainings, self.since, self.lessons.roots, self.outer.ran),
         ]
+        if training.tuning is not None:
+            heads = [head for back in backs[-1:] for head in back.heads]
+            told += training.tuning.after(training, self.trainings, self.lessons.roots, heads)
         for one in told:
             self._tell(training, *one)
         crowded = (queued_seconds() - self.queued) / max(1e-9, time.perf_counter() - self.began)
@@ -697,11 +725,24 @@ class Watch:
         try:
             told = autopsy.crash(error)
             if told is not None:
+                told |= self._why_detached() if told["what"] == "detached" else {}
                 self._emit(None, "crash", told.pop("what"), {}, told)
         except Exception as ours:
             self.give_up(ours)
         finally:
             self.busy = False
+
+    def _why_detached(self) -> dict[str, str]:
+        """Why nothing is learned through a model all of which is frozen: its new layers are too, or its adapters are off."""
+        call = self.lessons.calls[-1] if self.lessons.calls else None
+        module = call.root.module() if call is not None else None
+        off = "; ".join(switched_off([module])) if module is not None else ""
+        if module is None or off or any(p.requires_grad for p in module.parameters()):
+            return {"adapters": off} if off else {}
+        new = new_layers(module, self.origins)
+        if new and self.origins.share(module) >= 0.5:
+            return {"new": facts.listed(new)}
+        return {}
 
     # ---- small things
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from wellfit.doctor.finding import Finding
 from wellfit.doctor.history import History
-from wellfit.doctor.rules import data, fit, head, loop, numbers, rate, resources, structure
+from wellfit.doctor.rules import data, finetuning, fit, head, loop, numbers, rate, resources, structure
 
 Rule = Callable[[History], Iterable[Finding]]
 
@@ -51,12 +51,22 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "dropout": (structure.dropout_too_strong,),
     "not-finite": (numbers.not_finite,),
     "scaler": (numbers.loss_scale_collapse,),
-    "crash": (numbers.crashed, data.crashed_on_data),
+    "crash": (finetuning.frozen_head_crashed, finetuning.ids_beyond_embedding, numbers.crashed, data.crashed_on_data),
+    "head": (finetuning.head_not_trained,),
+    "frozen": (finetuning.frozen_weights_changed,),
+    "misspelt": (finetuning.frozen_in_name_only,),
+    "adapter": (finetuning.adapter_without_effect,),
+    "statistics": (finetuning.frozen_statistics_drifting,),
+    "padding-targets": (finetuning.labels_not_masked,),
+    "vocabulary": (finetuning.unknown_tokens,),
     "schedule": (rate.cosine_past_its_end,),
     "memory": (resources.memory_growing,),
     "yardstick": (data.labels_unrelated_to_inputs, fit.underfitting, fit.beaten_by_baseline),
     "bigrams": (data.tokens_say_nothing, fit.worse_than_counting),
-    "step": (rate.learning_rate_too_high, head.falls_without_bound, numbers.exploding_over_steps, numbers.loss_spike, resources.input_pipeline_slow),
+    "step": (
+        rate.learning_rate_too_high, rate.learning_rate_of_scratch, head.falls_without_bound, numbers.exploding_over_steps,
+        numbers.loss_spike, resources.input_pipeline_slow,
+    ),
     "end": (
         rate.learning_rate_too_low, rate.learning_rate_decayed_too_early, rate.warmup_missing, fit.overfitting, fit.memorised, fit.beaten_by_yardstick,
         fit.training_too_short, fit.validation_missing, fit.weights_wither, rate.loss_not_decreasing, resources.accelerator_idle,
@@ -81,10 +91,10 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
                                "vanishing-gradients", "labels-unrelated-to-inputs"),
     "loss-increasing": (*_WILD, *_POOR, "initial-loss-off", "vanishing-gradients", "overfitting"),
     "gradients-not-cleared": (*_WILD, *_POOR, "overfitting", "vanishing-gradients", "memory-growing"),
-    "optimizer-holds-stale-parameters": (*_POOR, "parameters-not-in-optimizer", "parameters-without-gradient", "weights-not-changing",
+    "optimizer-holds-stale-parameters": (*_POOR, "parameters-not-in-optimizer", "parameters-without-gradient", "weights-not-changing", "adapter-without-effect",
                                          "labels-unrelated-to-inputs", "overfitting"),
     "parameters-not-in-optimizer": (*_POOR, "samples-mixed-in-batch", "weights-not-changing",
-                                    "parameters-without-gradient", "dead-units", "vanishing-gradients"),
+                                    "parameters-without-gradient", "adapter-without-effect", "dead-units", "vanishing-gradients"),
     "parameters-without-gradient": (*_POOR, "weights-not-changing"),
     "weights-not-changing": (*_POOR, "vanishing-gradients", "labels-unrelated-to-inputs",
                              "learning-rate-decayed-too-early"),
@@ -115,4 +125,10 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "underfitting": ("loss-not-decreasing", "beaten-by-baseline", "training-too-short"),
     "labels-out-of-range": (*_BROKEN,),
     "padding-dominates": ("empty-sequences",),
+    "head-not-trained": (*_POOR, "parameters-without-gradient", "weights-not-changing", "overfitting"),
+    "frozen-weights-changed": ("overfitting", "vanishing-gradients", "learning-rate-too-high", *_POOR),
+    "adapter-without-effect": (*_POOR, "poor-initialization", "weights-not-changing", "parameters-without-gradient"),
+    "frozen-statistics-drifting": ("overfitting", "evaluation-in-train-mode"),
+    "labels-not-masked": (*_POOR, "initial-loss-off", "class-imbalance", "padding-dominates"),
+    "vocabulary-mismatch": (*_POOR, "labels-unrelated-to-inputs", "duplicate-samples", "train-validation-leakage"),
 }  # fmt: skip

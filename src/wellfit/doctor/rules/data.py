@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from wellfit.doctor.finding import Finding, find
-from wellfit.doctor.history import History
+from wellfit.doctor.history import SLOW, History
 
 SELF_NORMALIZING = (
     "NativeBatchNorm",
@@ -344,7 +344,7 @@ def workers_repeat_randomness(h: History) -> Iterator[Finding]:
 
 def labels_unrelated_to_inputs(h: History) -> Iterator[Finding]:
     v = h.latest("yardstick")
-    if v is None or h.rewarded() or v.values["rows"] < 120:
+    if v is None or h.rewarded() or v.values["rows"] < 120 or (h.pretrained() and h.step < SLOW):
         return
     x = v.values
     margin = max(0.03, 2.5 * x["error"])

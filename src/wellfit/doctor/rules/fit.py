@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator
 
 from wellfit.doctor.finding import Finding, find
-from wellfit.doctor.history import History
+from wellfit.doctor.history import SLOW, History
 
 
 def overfitting(h: History) -> Iterator[Finding]:
@@ -122,7 +122,7 @@ def validation_missing(h: History) -> Iterator[Finding]:
 
 def underfitting(h: History) -> Iterator[Finding]:
     v = h.latest("yardstick")
-    if v is None or h.rewarded() or _still_falling(h):
+    if v is None or h.rewarded() or _still_falling(h) or (h.pretrained() and h.step < SLOW):
         return
     x = v.values
     if "told" in x and h.fell() > 0.8:
@@ -160,7 +160,7 @@ def weights_wither(h: History) -> Iterator[Finding]:
 
 def worse_than_counting(h: History) -> Iterator[Finding]:
     v = h.latest("bigrams")
-    if v is None or _still_falling(h):
+    if v is None or _still_falling(h) or h.pretrained():
         return
     alone, known, learned = v.values["alone"], v.values["known"], v.values["learned"]
     if known < 0.9 * alone and (alone - learned) < 0.6 * (alone - known):

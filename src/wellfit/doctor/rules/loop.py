@@ -147,11 +147,16 @@ def parameters_not_in_optimizer(h: History) -> Iterator[Finding]:
     ]
     if len(found) >= 2:
         v = found[0]
+        head = v.words.get("unheld_head", "")
+        last = f" Among them is the last layer, which gives the loss its outputs ({head})." if head else ""
+        evidence: dict[str, float | str] = {
+            "parameters": v.values["unheld"], "elements": v.values["unheld_numel"], "which": v.words["unheld"],
+        }  # fmt: skip
         yield find(
             "parameters-not-in-optimizer", v.step,
-            f"{v.values['unheld']:.0f} parameters get a gradient and no optimizer holds them: {v.words['unheld']}. They stay as they "
-            "were initialised.",
-            {"parameters": v.values["unheld"], "elements": v.values["unheld_numel"], "which": v.words["unheld"]}, place=v.words["place"],
+            f"{v.values['unheld']:.0f} parameters get a gradient and no optimizer holds them: {v.words['unheld']}. They stay as "
+            f"they are.{last}",
+            evidence | ({"last_layer": head} if head else {}), place=v.words["place"],
         )  # fmt: skip
 
 

@@ -5,8 +5,9 @@ import statistics
 from collections.abc import Iterator
 
 from wellfit.doctor.finding import Finding, find
-from wellfit.doctor.history import History
+from wellfit.doctor.history import SLOW, History
 
+SCRATCH = 5e-4  # a rate of Adam from which on it is one for training from scratch
 DECOUPLED = ("AdamW", "SGD", "Adafactor")  # their weight decay shrinks weights by rate x decay a step
 
 
@@ -15,10 +16,13 @@ def _ratios(h: History) -> list[tuple[int, float]]:
     decay = max((v.values.get("weight_decay", 0.0) for v in h.all("optimizer") if v.name in DECOUPLED), default=0.0)
     rates = dict(h.rates.points()) if decay else {}
     steps: dict[int, list[float]] = {}
+    from_zero = {v.name for v in h.all("layer") if v.values.get("zero")}  # any step of theirs is large beside nothing
     for v in h.all("layer"):
         x = v.values
+        if v.name in from_zero:
+            continue
         if (
-            v.words["kind"] == "weight"
+            v.words["kind"] in ("weight", "adapter")
             and x["weight_norm"] > 1e-3 * math.sqrt(x["numel"])
             and math.isfinite(x["ratio"])
         ):
@@ -110,18 +114,47 @@ def _violent(h: History) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def learning_rate_of_scratch(h: History) -> Iterator[Finding]:
+    """A rate for training from scratch, given to weights that were loaded, which it destroyed before it could use them."""
+    v = h.latest("tuning", "weights")
+    if v is None or h.step < 40 or h.adversarial() or h.rewarded():
+        return
+    x = v.values
+    whole = h.pretrained() and x["tuned"] >= 0.5
+    far = x["distance"] > (0.3 if h.names("batch-norm") else 0.05)  # batch norms make up for the length of weights
+    if not whole or not x["adaptive"] or x["resumed"] or x["peak"] < SCRATCH or not far:
+        return
+    values = h.losses.values()
+    if len(values) < 32 or min(values) <= 0:
+        return
+    window = max(8, len(values) // 5)
+    start, last = statistics.median(values[:3]), statistics.median(values[-window:])
+    early = statistics.median(values[4:16])
+    classes = max((x.values.get("classes", 0.0) for x in h.all("loss") if x.step <= 1), default=0.0)
+    chance = math.log(classes) if classes >= 2 else math.inf
+    best = min(statistics.median(values[i : i + window]) for i in range(0, len(values) - window + 1, window // 2))
+    nothing = h.knew_before() is False and min(best, last) > 0.95 * chance  # a new head has learned nothing from them
+    lost = early > 1.5 * start and min(best, last) > 1.3 * start  # from the first steps on, and for good
+    if nothing or lost:
+        now = f"no better than guessing ({chance:.3g})" if nothing else f"where it began at {start:.3g}"
+        yield find(
+            "learning-rate-too-high", 1,
+            f"The loaded weights are trained at a rate of {x['peak']:.3g}, which is one for training from scratch: in {v.step} steps it moved them by "
+            f"{x['distance']:.0%} of their length, and the loss is {last:.3g}, {now}. What they knew is lost; 1e-5 to 5e-5 is usual.",
+            {"learning_rate": x["peak"], "moved": x["distance"], "first_loss": start, "last_loss": last, "threshold": SCRATCH},
+            confidence=0.8, severity="warning",
+        )  # fmt: skip
+
+
 def learning_rate_too_low(h: History) -> Iterator[Finding]:
     ratios = _ratios(h)
-    if h.step < 20 or len(ratios) < 3 or h.adversarial() or (h.started is not None and h.started.trained_before):
-        return
+    if h.step < 20 or len(ratios) < 3 or h.adversarial() or h.pretrained():
+        return  # loaded weights are to move little
     typical = statistics.median(r for _, r in ratios)
     path = statistics.fmean(r for _, r in ratios) * h.step
     fell = h.fell()
-    losses = [v.values for v in h.all("loss") if v.step <= 1 and "mean_loss" in v.values]
-    for x in losses:
-        known = math.log(x["classes"]) if x.get("classes", 0) >= 2 else x["target_std"] ** 2
-        if x["mean_loss"] < 0.6 * known:
-            return  # it knew something before: fine-tuning
+    if h.knew_before():
+        return  # fine-tuning
     if path <= 0 or typical == 0:
         return
     rates = h.rates.values() or [math.nan]
@@ -186,6 +219,9 @@ def warmup_missing(h: History) -> Iterator[Finding]:
     few = population is not None and population.values["seen"] < 4 * population.values["batches"]
     if len(points) < 30 or h.adversarial() or h.rewarded() or few or min(x for _, x in points) <= 0:
         return
+    tuning = h.latest("tuning", "weights")
+    if tuning is not None and tuning.values["known"] >= 0.5 and h.knew_before():
+        return  # training goes on: the moments begin anew, and a loss near zero rises easily
     first = max(points[0][1], statistics.median(x for _, x in points[:3]))
     reach = max(20, min(64, h.step // 6))
     early = [(s, x) for s, x in points[1:] if s <= reach]
@@ -235,11 +271,8 @@ def loss_not_decreasing(h: History) -> Iterator[Finding]:
         return
     if last < 0.97 * values[0] or best < 0.96 * first or (last < first - 4 * noise and last < 0.985 * first):
         return
-    known = [v.values for v in h.all("loss") if v.step <= 1 and "mean_loss" in v.values]
-    for x in known:
-        expected = math.log(x["classes"]) if x.get("classes", 0) >= 2 else x.get("target_std", 0.0) ** 2
-        if x["mean_loss"] < 0.5 * expected:
-            return  # it was low to begin with
+    if h.knew_before() or (h.pretrained() and h.step < SLOW):
+        return  # it was low to begin with, or is to learn slowly
     ratios = _ratios(h)
     size = (
         f", weights change by {statistics.median(r for _, r in ratios):.1e} of their length per step" if ratios else ""
