@@ -159,6 +159,8 @@ def each(
     """Trains every variant with every seed, seeds outermost, so that what is compared ran side by side; prints and gives means."""
     found: dict[str, list[dict[str, float]]] = {}
     peers = peers or {}
+    if only and not set(only) <= set(variants):
+        raise SystemExit(f"The row has the trainings {', '.join(variants)}; --only was {', '.join(only)}.")
     for seed in range(seeds):
         for name, changes in variants.items():
             if only and name not in only:
@@ -200,7 +202,7 @@ def resnet(seeds: int, only: Sequence[str]) -> Said:
             "data.augment.shift": 4, "data.augment.flip": True, "training.steps": 300, "training.batch_size": 64,
             "optimizer.learning_rate": 1e-3, "evaluation.every": 0.5,
         }  # fmt: skip
-        nothing = {**weights, "training.steps": 1, "optimizer.learning_rate": 1e-12}
+        nothing = {**weights, "finetune.strategy": "frozen", "training.steps": 1, "optimizer.learning_rate": 1e-12}
         before = measured("ours", settings={**base, **nothing}, metric="accuracy", split="test")["score"]
         print(f"    as it comes {before:.4f}", flush=True)
         variants: dict[str, Settings] = {"scratch": {}}

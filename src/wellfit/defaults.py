@@ -7,9 +7,11 @@ set is never changed. The reasons end up in `recipe.yaml`, in `wellfit explain` 
     >>> resolved.optimizer.learning_rate, resolved.origin("optimizer.learning_rate").why
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from wellfit.errors import RecipeError
@@ -110,10 +112,22 @@ def before_reading(recipe: Recipe) -> Recipe:
     if recipe.data.tokens is None and isinstance(recipe.model, Pretrained):
         why = "a trained model knows texts only as its own tokenizer cuts them"
         return recipe.override({"data.tokens": f"pretrained:{recipe.model.name}"}, by="derived", why=why)
+    start = Path(recipe.finetune.weights or "")
+    if recipe.data.tokens is None and recipe.finetune.weights and _has_tokens(start):
+        why = "the weights know texts only as they were cut when they were learnt"
+        return recipe.override({"data.tokens": str(start)}, by="derived", why=why)
     if recipe.data.tokens is None and recipe.model is not None and recipe.model.kind in READS:
         tokens, why = READS[recipe.model.kind]
         return recipe.override({"data.tokens": tokens}, by="derived", why=why)
     return recipe
+
+
+def _has_tokens(run: Path) -> bool:
+    """Whether a folder is that of a run that learnt from texts."""
+    try:
+        return "tokens" in json.loads((run / "task.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def resolve(recipe: Recipe, facts: Facts) -> Recipe:

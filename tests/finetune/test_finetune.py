@@ -84,6 +84,48 @@ def test_the_recipe_begins_anew_at_a_tenth_when_the_head_has_learnt() -> None:
         plan(network(), Finetune(strategy="recipe"), total=20, per_epoch=10)
 
 
+def test_without_a_head_phase_everything_has_the_smaller_rate() -> None:
+    stages = plan(network(), Finetune(strategy="recipe", head_epochs=0), total=100, per_epoch=10)
+    assert stages.share(0, 100, lambda step, total: 1 - step / total) == 0.1
+
+
+def test_what_came_frozen_stays_frozen(tmp_path) -> None:
+    model = network()
+    model.stem.requires_grad_(False)
+    before = [p.clone() for p in model.stem.parameters()]
+    for strategy in ("full", "progressive"):
+        fit(tmp_path / strategy, model, finetune__strategy=strategy)
+        assert all(torch.equal(a, b) for a, b in zip(before, model.stem.parameters(), strict=True))
+
+
+def test_what_lora_finds_new_learns_whole(tmp_path) -> None:
+    """Weights of three channels for images of one: the stem is drawn anew, learns as it is, and has no adapter."""
+    pytest.importorskip("peft")
+    torch.save(cifar_resnet(depth=8, outputs=2).state_dict(), tmp_path / "colour.pt")
+    model = cifar_resnet(depth=8, channels=1, outputs=2)
+    run = wellfit.fit(
+        model, (X[:, :1], Y), (X[:32, :1], Y[:32]), loss="cross-entropy", folder=tmp_path / "run", quiet=True,
+        set={"finetune.weights": str(tmp_path / "colour.pt"), "finetune.strategy": "lora", "training.epochs": 1, "training.batch_size": 16},
+    )  # fmt: skip
+    learns = {name for name, p in run.model.named_parameters() if p.requires_grad and "lora_" not in name}
+    assert learns == {"stem.0.weight"}
+    assert not [name for name, _ in run.model.named_parameters() if name.startswith("stem.") and "lora_" in name]
+
+
+def test_texts_are_cut_as_the_weights_know_them(tmp_path) -> None:
+    lines = [f"{word} number {i % 7},{'yes' if i % 2 else 'no'}" for i, word in enumerate(["alpha", "beta"] * 40)]
+    (tmp_path / "a.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    (tmp_path / "b.csv").write_text("text,label\n" + "\n".join(f"zeta {line}" for line in reversed(lines)) + "\n")
+    base = {"task": "text-classification", "training.steps": 2, "training.batch_size": 16}
+    old = api.fit_recipe(
+        Recipe(), set={**base, "data.source": str(tmp_path / "a.csv")}, folder=tmp_path / "old", quiet=True
+    )
+    more = {"data.source": str(tmp_path / "b.csv"), "finetune.weights": str(old.folder)}
+    new = api.fit_recipe(Recipe(), set={**base, **more}, folder=tmp_path / "new", quiet=True)
+    assert new.task["tokens"] == old.task["tokens"]
+    assert new.recipe.data.tokens == str(old.folder)
+
+
 def test_rates_fall_with_depth_and_the_users_own_stand(tmp_path) -> None:
     run = fit(tmp_path / "run", network(), finetune__strategy="differential", finetune__depth_decay=0.5,
               optimizer__learning_rate=0.1, optimizer__learning_rates={"stem.*": 0.007})  # fmt: skip
@@ -277,7 +319,14 @@ def test_targets_are_attentions_or_all_but_the_head() -> None:
     encoder = Classifier(Encoder(20, 16, 2, 2), 3)
     assert {name.rpartition(".")[2] for name in adapters.targets(encoder)} == {"q", "kv"}
     assert "head" not in adapters.targets(network(), head=["head.weight", "head.bias"])
-    with pytest.raises(ModelError, match=r"no layer's name ends so; the layers that can be adapted end in"):
+    with pytest.raises(ModelError, match=r"no layer's name ends so; the layers that can be adapted .* end in"):
         adapters.targets(encoder, ["nothing"])
     stages = plan(encoder, Finetune(strategy="lora"), total=1, per_epoch=1)
     assert stages.starts["encoder.embedding.weight"] == NEVER
+
+
+def test_a_head_whose_name_ends_as_a_targets_does_gets_no_adapter() -> None:
+    pytest.importorskip("peft")
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Sequential(nn.Linear(4, 2)))
+    assert adapters.lay_in(model, Finetune(strategy="lora", targets=("0",)), ["2.0.weight", "2.0.bias"]) == ["0"]
+    assert not [name for name in adapters.learnt(model) if name.startswith("2.")]

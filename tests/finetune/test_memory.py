@@ -74,6 +74,8 @@ def test_frozen_forgets_nothing_and_lora_can_rehearse(tmp_path, digits) -> None:
 
 def test_what_is_shared_learns_from_old_samples_and_what_is_not_stays() -> None:
     old, new = (nn.Sequential(nn.Linear(4, 3), nn.Linear(3, n)) for n in (2, 5))
+    assert share(old, new, ["1.weight", "1.bias"])[0] == [], "other weights are another network's"
+    new[0].load_state_dict(old[0].state_dict())
     own = old[1].weight.clone()
     old.requires_grad_(False)
     assert share(old, new, ["1.weight", "1.bias"]) == (["0"], ["1.weight", "1.bias"])
@@ -109,6 +111,11 @@ def test_a_resume_between_old_and_new_samples_is_the_same_run(tmp_path, digits) 
 def test_what_cannot_be_remembered_is_said(tmp_path, digits) -> None:
     with pytest.raises(RecipeError, match="no old task is named"):
         goes_on(digits, tmp_path / "a", **{"finetune.rehearsal": 0.5, "finetune.remember": None})
+    with pytest.raises(RecipeError, match=r"whose weights are nowhere in the network.*`finetune.weights="):
+        goes_on(digits, tmp_path / "d", **{"finetune.weights": None, "finetune.strategy": None})
+    with pytest.raises(RecipeError, match="want a model that a recipe makes"):
+        wellfit.fit(nn.Linear(2, 2), (torch.randn(8, 2), torch.randint(2, (8,))), loss="cross-entropy", quiet=True,
+                    set={"finetune.remember": "x"}, folder=tmp_path / "e")  # fmt: skip
     data = torch.randn(8, 2), torch.randint(2, (8,))
     few = {"training.epochs": 1}
     passed = wellfit.fit(nn.Linear(2, 2), data, loss="cross-entropy", folder=tmp_path / "given", quiet=True, set=few)

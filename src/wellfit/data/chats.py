@@ -325,6 +325,8 @@ def parts(path: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for file in _files(path):
         found.setdefault(called.get(re.split(r"[-_.]", file.name.lower())[0], "other"), []).append(file)
+    if "train" not in found and "other" in found:
+        found["train"] = found.pop("other")
     return found if "train" in found else {"train": _files(path)}
 
 
@@ -518,6 +520,8 @@ def questions(path: Path) -> list[list[Message]]:
     found = []
     for place, row in _rows(path):
         said = messages_of(row, place)
+        if not said:
+            raise DataError(f"{place} holds a conversation without a message. Give it one of the user's.")
         found.append(said[:-1] if said[-1]["role"] == "assistant" else said)
     return found
 
@@ -574,6 +578,8 @@ def conversing(data: Data, name: str, notes: list[str]) -> Loaded:
 
 
 def _tokens(data: Data, train: Read) -> Tokens:
+    if texts.of_run(data.tokens):
+        return texts.tokenizer(data, "bpe", [])
     if data.tokens is not None and (data.tokens.startswith(texts.OF_MODEL) or data.tokens.endswith(".json")):
         return texts.tokenizer(data, "bpe", [])
     plain = [f"\n{one['role']}:\n{one['content']}" for messages in train.messages for one in messages]

@@ -9,6 +9,7 @@ cut. Nothing is dropped silently: empty texts, texts cut to `data.context` and u
 """
 
 import gzip
+import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from wellfit.data.tokens import read as read_tokens
 from wellfit.errors import DataError, MissingExtra
 from wellfit.models import pretrained
 from wellfit.recipe import Augment, Data, nearest
+from wellfit.run import TASK
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 OF_MODEL = "pretrained:"  # before the name of a model whose tokenizer is taken
@@ -361,9 +363,21 @@ def running(path: Path, notes: list[str]) -> str:
 # ---- making tokens
 
 
+def of_run(chosen: str | None) -> bool:
+    """Whether `data.tokens` names a run, whose tokens are taken over."""
+    return chosen is not None and (Path(chosen) / TASK).is_file()
+
+
 def tokenizer(data: Data, kind: str, texts: Sequence[str]) -> Tokens:
     """The one that `data.tokens` names, learnt from these texts where it has to be."""
     chosen = data.tokens or kind
+    if of_run(chosen):
+        record = json.loads((Path(chosen) / TASK).read_text(encoding="utf-8"))
+        if "tokens" not in record:
+            raise DataError(
+                f"`data.tokens` is {chosen!r}, a run that did not learn from texts, so it has no tokens to take over."
+            )
+        return Tokens.of(record["tokens"])
     if chosen.startswith(OF_MODEL):
         return Tokens("hf", pairs=pretrained.tokenizer(chosen.removeprefix(OF_MODEL)))
     if chosen.endswith(".json"):

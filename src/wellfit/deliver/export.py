@@ -4,14 +4,14 @@
     peft          adapter_config.json, adapter_model.safetensors: what was learnt beside or before frozen weights, as PEFT has it
     huggingface   config.json, model.safetensors, tokenizer.json: a pretrained language model, adapters added to it
 
-After writing, the files are read again by whose they are, and compared with the run's own network.
+After writing, the files are read again and compared with the run's own network.
 
 >>> export("runs/lora", "adapter/", "peft")
 Exported(folder=PosixPath('adapter'), apart=0.0, notes=[...])
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from wellfit import finetune
 from wellfit.deliver.predict import Predictor
 from wellfit.errors import RunError
 from wellfit.finetune import adapters, parts, prompts
+from wellfit.models.pretrained import OFFSET
 from wellfit.run import Run
 
 FORMATS = ("safetensors", "peft", "huggingface")
@@ -82,7 +83,7 @@ def _peft(run: Run, predictor: Predictor, folder: Path) -> Exported:
     within, _ = parts.trunk(model)
     adapters.save(model, folder, base, also=also)
     written = load_file(folder / "adapter_model.safetensors")
-    outside = [name for name in also if within and not name.startswith(f"{within}.")]
+    outside = [name for name in also if within and not name.startswith(f"{within}.") and prompts.LEARNT not in name]
     notes = []
     if outside:
         notes.append(
@@ -114,7 +115,10 @@ def _huggingface(run: Run, predictor: Predictor, folder: Path) -> Exported:
         )
     kept: Any = adapters.merge(inner)
     kept.save_pretrained(folder)
-    _tokenizer(run.task["tokens"]["pairs"], kept.config).save_pretrained(folder)
+    _tokenizer(run.task, kept.config).save_pretrained(folder)
+    if "stop" in run.task and getattr(kept, "generation_config", None) is not None:
+        kept.generation_config.eos_token_id = [number - OFFSET for number in run.task["stop"]]
+        kept.generation_config.save_pretrained(folder)
     again = type(kept).from_pretrained(folder, config=AutoConfig.from_pretrained(folder)).eval()
     ids = torch.arange(8)[None] % min(8, int(kept.config.vocab_size))
     with torch.no_grad():
@@ -126,18 +130,27 @@ def _huggingface(run: Run, predictor: Predictor, folder: Path) -> Exported:
     return Exported(folder, apart, notes)
 
 
-def _tokenizer(text: str, config: Any) -> Any:
-    """The library's own, with the special tokens that the model's configuration numbers, and the one for what is unknown."""
+def _tokenizer(record: Mapping[str, Any], config: Any) -> Any:
+    """The library's own, with the special tokens that the model's configuration numbers or its template names, and that template."""
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
+    text, chat = record["tokens"]["pairs"], record.get("chat", {})
     backend = Tokenizer.from_str(text)
-    roles = ("pad", "bos", "eos", "cls", "sep", "mask")
-    numbers = {f"{role}_token": getattr(config, f"{role}_token_id", None) for role in roles}
+    numbers = {
+        f"{role}_token": getattr(config, f"{role}_token_id", None)
+        for role in ("pad", "bos", "eos", "cls", "sep", "mask")
+    }
     marks = {role: backend.id_to_token(number) for role, number in numbers.items() if isinstance(number, int)}
     unknown = json.loads(text)["model"].get("unk_token")
+    marks |= ({"unk_token": unknown} if unknown else {}) | chat.get("names", {})
     make: Any = PreTrainedTokenizerFast
-    return make(tokenizer_object=backend, **marks, **({"unk_token": unknown} if unknown else {}))
+    made = make(
+        tokenizer_object=backend, **{role: mark for role, mark in marks.items() if role.endswith("_token") and mark}
+    )
+    if chat.get("template"):
+        made.chat_template = chat["template"]
+    return made
 
 
 def _apart(tensors: dict[str, Any], others: dict[str, Any]) -> float:

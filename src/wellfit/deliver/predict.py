@@ -62,7 +62,7 @@ class Predictor:
         weights = run.best_weights()
         try:
             with untouched_randomness():  # the first weights are drawn only to be replaced
-                model = finetune.shaped(kind.network(recipe, record), recipe)
+                model = finetune.shaped(kind.network(recipe, record), recipe, record)
         except (KeyError, TypeError, AttributeError) as error:  # a record that was cut or changed by hand
             raise RunError(
                 f"No model can be made of {run.folder / TASK}: it lacks what the task {task} needs, or has something else in its "

@@ -324,7 +324,7 @@ def new_layers(module: nn.Module, origins: Origins) -> list[str]:
 
 def _freezes(key: str, value: object) -> bool:
     """`requires_grad`, `require_grad`, `requires_grads`: set to False where torch has no such attribute."""
-    return value is False and key.startswith("require") and "gra" in key
+    return value is False and re.fullmatch(r"requires?_?grads?_?", key) is not None
 
 
 def _adaptive(optimizer: torch.optim.Optimizer) -> bool:

@@ -8,7 +8,7 @@ the loop knows of neither. `shaped` brings an untrained model into the form that
 ['From a.pt: 97 tensors were taken over; new: head.weight, head.bias.']
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,15 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from wellfit.data.batches import Batch
+from wellfit.errors import ModelError, RecipeError
 from wellfit.finetune import adapters, prompts, quantize
 from wellfit.finetune.blocks import blocks, ending
 from wellfit.finetune.memory import OldTask, Rehearsing, WithOld
-from wellfit.finetune.stages import NEVER, Stages, plan
+from wellfit.finetune.stages import LAID_IN, NEVER, Stages, plan
 from wellfit.finetune.weights import Laid, laid_into, read
 from wellfit.recipe import Recipe
+from wellfit.settings.finetune import BEFORE, BESIDE
 from wellfit.tasks import Task
 
 __all__ = [
+    "BEFORE",
+    "BESIDE",
     "NEVER",
     "Laid",
     "OldTask",
@@ -43,7 +47,6 @@ __all__ = [
 ]
 
 
-BESIDE, BEFORE = ("lora", "qlora"), ("prompt", "prefix")  # where learnt matrices or vectors are laid in
 COMPUTE = {"bf16": torch.bfloat16, "fp16": torch.float16}  # by `hardware.precision`
 
 
@@ -53,6 +56,7 @@ class Start:
 
     fresh: list[str] = field(default_factory=list)  # parameters that were drawn, where others were not
     known: bool = False  # whether it is certain that nothing else is new
+    kept: list[str] = field(default_factory=list)  # parameters that came frozen, and stay so
     notes: list[str] = field(default_factory=list)
 
 
@@ -63,29 +67,35 @@ def begin(model: nn.Module, recipe: Recipe, fresh: list[str] | None = None) -> S
     Raises DataError and ModelError for weights that cannot be read or do not fit.
     """
     settings, start = recipe.finetune, Start(list(fresh or ()), known=fresh is not None)
+    start.kept = [name for name, p in model.named_parameters() if not p.requires_grad]
     if settings.weights is not None:
         weights = read(settings.weights)
         if settings.channels == "bgr":
             weights = _turned(weights)
+    elif settings.channels == "bgr":
+        raise RecipeError(
+            "`finetune.channels` is 'bgr', which turns the weights of a file; name one with `finetune.weights`."
+        )
+    if settings.weights is not None:
         laid = laid_into(model, weights)
         names = {name for name, _ in model.named_parameters()}
         start.fresh, start.known = [name for name in laid.fresh if name in names], True
         start.notes.append(f"From {settings.weights}: {laid}")
-    start.notes += _laid_beside(model, recipe)
+    start.notes += _laid_beside(model, recipe, start.fresh)
     return start
 
 
-def shaped(model: nn.Module, recipe: Recipe) -> nn.Module:
-    """The untrained model with adapters where a run of this recipe has them, so that its weights can be loaded."""
-    _laid_beside(model, recipe)
+def shaped(model: nn.Module, recipe: Recipe, record: Mapping[str, Any]) -> nn.Module:
+    """The untrained model with adapters where a run of this recipe and record has them, so that its weights can be loaded."""
+    _laid_beside(model, recipe, record.get("fresh") or ())
     return model
 
 
-def _laid_beside(model: nn.Module, recipe: Recipe) -> list[str]:
+def _laid_beside(model: nn.Module, recipe: Recipe, fresh: Sequence[str]) -> list[str]:
     """Puts in what learns beside frozen weights, where the strategy has such and the model has none; what is to be told of it."""
     settings, notes = recipe.finetune, []
     if settings.strategy in BESIDE and not adapters.learnt(model):
-        head = ending(model)
+        head = [*ending(model), *fresh]
         if settings.strategy == "qlora":
             packed = quantize.quantize(model, head, COMPUTE.get(recipe.hardware.precision, torch.float32))
             notes.append(f"The weights of {len(packed)} layers are in four bits.")
@@ -104,19 +114,25 @@ def _laid_beside(model: nn.Module, recipe: Recipe) -> list[str]:
 def _turned(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The first convolution of three channels reads them in the other order, which is the same as turning every image."""
     first = next((name for name, value in weights.items() if value.ndim == 4 and value.shape[1] == 3), None)
+    if first is None:
+        raise ModelError(
+            "`finetune.channels` is 'bgr', and no convolution of the file reads three channels. Set it to rgb."
+        )
     return {name: value.flip(1) if name == first else value for name, value in weights.items()}
 
 
 class TowardsStart:
     """A task whose loss also pulls trained weights back to where they started (L2-SP, Li et al. 2018).
 
-    To the mean loss of a batch comes strength / 2 times the squared distance, summed over all parameters that were taken over.
+    To the mean loss of a batch comes strength / 2 times the squared distance, summed over all parameters that were taken over and learn.
     """
 
     def __init__(self, task: Task, model: nn.Module, strength: float, fresh: list[str]):
         self.task, self.strength = task, strength
         self.starts = {
-            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad and name not in fresh
+            name: p.detach().clone()
+            for name, p in model.named_parameters()
+            if p.requires_grad and name not in fresh and not any(mark in name for mark in LAID_IN)
         }
 
     def weight(self, batch: Batch) -> float | Tensor:

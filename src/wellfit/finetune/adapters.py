@@ -39,8 +39,11 @@ def lay_in(model: nn.Module, settings: Finetune, head: Sequence[str] = ()) -> li
     within, model = trunk(model)
     head = [name.removeprefix(f"{within}.") for name in head] if within else head
     chosen = targets(model, settings.targets, head, everywhere=settings.strategy == "qlora")
+    layers = {name.rpartition(".")[0] for name in head} - {""} - set(chosen)
+    alike = sorted(name for name in layers if name.endswith(tuple(f".{one}" for one in chosen)))  # PEFT goes by endings
     config = peft.LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=chosen, bias="none",
+        exclude_modules=alike or None,
         fan_in_fan_out=any(is_transposed(model.get_submodule(name)) for name in chosen),
     )  # fmt: skip
     with warnings.catch_warnings():
@@ -65,8 +68,8 @@ def targets(
         if not found:
             ends = sorted({name.rpartition(".")[2] for name in layers})
             raise ModelError(
-                f"`finetune.targets` is {list(asked)}, and no layer's name ends so; the layers that can be adapted end in "
-                f"{', '.join(ends[:20])}."
+                f"`finetune.targets` is {list(asked)}, and no layer's name ends so; the layers that can be adapted (the head learns as it "
+                f"is) end in {', '.join(ends[:20])}."
             )
         return found
     attention = [name for name in layers if name.rpartition(".")[2] in OF_ATTENTION and not everywhere]

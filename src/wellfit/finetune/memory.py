@@ -16,6 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wellfit import tasks
@@ -23,8 +24,10 @@ from wellfit.data.arrays import Arrays, Samples
 from wellfit.data.batches import Batch, Batches, Held, InMemory, OfSamples, Order, untouched_randomness
 from wellfit.data.source import load
 from wellfit.errors import DataError, RecipeError, WellfitError
+from wellfit.finetune.weights import read
 from wellfit.recipe import Recipe
 from wellfit.run import Run
+from wellfit.settings.finetune import BEFORE
 from wellfit.tasks import Task
 
 
@@ -62,16 +65,24 @@ class OldTask:
         part = loaded.valid if loaded.valid is not None and len(loaded.valid) else loaded.test
         if part is None or not len(part):
             raise RecipeError(f"`finetune.remember` is {str(path)!r}, which has no held-out data to be measured on.")
-        with untouched_randomness():
-            old = kind.network(recipe, run.task)
-            built = kind.build(recipe, loaded)
-        old.load_state_dict(run.best_weights())
+        if recipe.finetune.strategy in BEFORE:
+            raise RecipeError(
+                f"`finetune.remember` is {str(path)!r}, which learnt vectors before frozen weights; what it learnt is not in the weights that "
+                "go on learning, so it cannot be forgotten."
+            )
+        try:
+            with untouched_randomness():
+                old = kind.network(recipe, run.task)
+                built = kind.build(recipe, loaded)
+        except WellfitError as error:
+            raise RecipeError(f"`finetune.remember` is {str(path)!r}, which cannot be made again: {error}") from None
+        old.load_state_dict(read(path))
         old.requires_grad_(False)
         shared, left = share(old, model, fresh)
-        if not shared:
+        if not any("." in name or name in dict(model.named_children()) for name in shared):
             raise RecipeError(
-                f"`finetune.remember` is {str(path)!r}, whose network has no part in common with the one that is trained here. Name the "
-                "run that `finetune.weights` came from."
+                f"`finetune.remember` is {str(path)!r}, whose weights are nowhere in the network that is trained here. Begin with them: "
+                f"`finetune.weights={path}`."
             )
         size = recipe.evaluation.batch_size or 1024
         held = Held.of_tensors((part.inputs, part.targets), size, device) if isinstance(part, Arrays) else Held.of_samples(part, size, device)  # fmt: skip
@@ -93,7 +104,8 @@ class OldTask:
 def share(old: nn.Module, new: nn.Module, fresh: Sequence[str], prefix: str = "") -> tuple[list[str], list[str]]:
     """Puts the modules of `new` in the place of those of `old`, but for what is `fresh` in `new` or is not there.
 
-    Returns the names of what is shared and of what is `old`'s own. Adapters in `new` come with its modules.
+    Only what has the same values in both is shared: the new network must begin with the old one's weights. Returns the names of what
+    is shared and of what is `old`'s own. Adapters in `new` come with its modules.
     """
     shared: list[str] = []
     left: list[str] = []
@@ -103,7 +115,7 @@ def share(old: nn.Module, new: nn.Module, fresh: Sequence[str], prefix: str = ""
             other = theirs.get(name)
             if value is None:
                 continue
-            if other is not None and prefix + name not in fresh and other.shape == value.shape:
+            if other is not None and prefix + name not in fresh and _same(value, other):
                 mine[name] = other
                 shared.append(prefix + name)
             else:
@@ -122,10 +134,16 @@ def share(old: nn.Module, new: nn.Module, fresh: Sequence[str], prefix: str = ""
 
 
 def _fits(old: nn.Module, new: nn.Module) -> bool:
-    """Whether the new module can stand in the old one's place: each weight is there in its shape, with or without adapters beside it."""
-    there = {name.replace(".base_layer", ""): p.shape for name, p in new.named_parameters() if "lora_" not in name}
-    there = {name.removeprefix("base_layer."): shape for name, shape in there.items()}
-    return all(there.get(name) == p.shape for name, p in old.named_parameters())
+    """Whether the new module can stand in the old one's place: all that it holds is there, with or without adapters beside it."""
+    there = {name.replace(".base_layer", ""): value for name, value in new.state_dict().items() if "lora_" not in name}
+    there = {name.removeprefix("base_layer."): value for name, value in there.items()}
+    return all(_same(value, there.get(name)) for name, value in old.state_dict().items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or one.shape != other.shape:
+        return False
+    return torch.equal(one.detach().cpu(), other.detach().cpu())
 
 
 @dataclass(frozen=True)

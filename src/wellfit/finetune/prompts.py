@@ -79,9 +79,3 @@ def lay_in(model: nn.Module, settings: Finetune, context: int = 1) -> int:
 def prompted(model: nn.Module) -> Prompted | None:
     """The part of a model that has learnt vectors before it, if there is one."""
     return next((module for module in model.modules() if isinstance(module, Prompted)), None)
-
-
-def room(model: nn.Module) -> int:
-    """How many places of a model's positions are taken by learnt vectors."""
-    found = prompted(model)
-    return found.places if found is not None else 0

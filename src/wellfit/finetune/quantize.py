@@ -58,6 +58,12 @@ def whole(layer: nn.Module) -> nn.Linear:
     return made
 
 
+def numel(parameter: Tensor) -> int:
+    """How many numbers a parameter stands for: of a packed one more than it holds."""
+    state: Any = getattr(parameter, "quant_state", None)
+    return int(state.shape.numel()) if state is not None else parameter.numel()
+
+
 def is_packed(layer: Any) -> bool:
     """Whether a layer's weights are in four bits."""
     return hasattr(getattr(layer, "weight", None), "quant_state")
@@ -92,6 +98,8 @@ def packed_linear() -> Any:
             super().__init__(
                 in_features, out_features, bias, compute_dtype=compute, compress_statistics=True, quant_type="nf4"
             )
+            # Else evaluation would pack the weights anew on some processors, with other bits and without a gradient.
+            self.support_avx512bf16_for_cpu = False
 
         def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
             """Four bits come with what their blocks were divided by; plain weights are packed when they are moved."""

@@ -18,7 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wellfit.errors import RecipeError
 from wellfit.finetune.blocks import blocks, ending
+from wellfit.finetune.quantize import numel
 from wellfit.recipe import Finetune, Optimizer
+from wellfit.settings.finetune import BEFORE, BESIDE
 
 NEVER = -1
 LAID_IN = ("lora_", "prompt_encoder")  # in the names of what PEFT puts beside or before frozen weights
@@ -54,13 +56,16 @@ class Stages:
         for path, module in self.model.named_modules():
             if isinstance(module, _BatchNorm):
                 own = [f"{path}.{name}" if path else name for name, _ in module.named_parameters(recurse=False)]
+                if not own:  # without weights: it goes with what is beside it
+                    beside = path.rpartition(".")[0]
+                    own = [name for name in self.starts if name.startswith(f"{beside}." if beside else "")]
                 if any(name in self.starts for name in own):
                     module.train(any(name in learning for name in own))
 
     def share(self, step: int, total: int, schedule: Share) -> float:
         """The factor of the peak rate: the schedule, begun anew for everything when the head has learnt alone."""
         if not self.head_until:
-            return schedule(step, total)
+            return schedule(step, total) / self.smaller
         if step < self.head_until:
             return schedule(step, self.head_until)
         return schedule(step - self.head_until, total - self.head_until) / self.smaller
@@ -78,7 +83,7 @@ class Stages:
         return {**patterns, **{name: settings.learning_rate * decay for name, decay in free.items()}}
 
     def __str__(self) -> str:
-        sizes = {name: p.numel() for name, p in self.model.named_parameters()}
+        sizes = {name: numel(p) for name, p in self.model.named_parameters()}
         total, first = sum(sizes.values()), sum(n for name, n in sizes.items() if self.starts.get(name, 0) == 0)
         later = sorted({start for start in self.starts.values() if start > 0})
         frozen = sum(n for name, n in sizes.items() if self.starts.get(name, 0) == NEVER)
@@ -92,9 +97,15 @@ class Stages:
 
 
 def plan(
-    model: nn.Module, settings: Finetune, *, total: int, per_epoch: int, fresh: Sequence[str] | None = None
+    model: nn.Module,
+    settings: Finetune,
+    *,
+    total: int,
+    per_epoch: int,
+    fresh: Sequence[str] | None = None,
+    kept: Sequence[str] = (),
 ) -> Stages:
-    """The stages of a strategy over `total` steps.
+    """The stages of a strategy over `total` steps; parameters that are `kept` never learn.
 
     The head is what is `fresh`, drawn anew; where nothing is, the last block. What learns beside or before frozen weights (lora,
     prompt ...) has a head beside it only if something is fresh, or, where that is not known (None), if the last block is a single
@@ -105,14 +116,14 @@ def plan(
     parts = blocks(model)
     names = [name for part in parts for name in part]
     head = set(fresh or ()) & set(names)
-    if not head and settings.strategy not in ("lora", "qlora", "prompt", "prefix"):
+    if not head and settings.strategy not in (*BESIDE, *BEFORE):
         head = set(parts[-1])
     elif fresh is None:
         head = set(ending(model))
     body = [[name for name in part if name not in head] for part in parts]
     body = [part for part in body if part]
     starts = dict.fromkeys(names, 0)
-    if settings.strategy in ("lora", "qlora", "prompt", "prefix"):
+    if settings.strategy in (*BESIDE, *BEFORE):
         starts |= {name: NEVER for part in body for name in part if not any(mark in name for mark in LAID_IN)}
     elif settings.strategy == "frozen":
         starts |= {name: NEVER for part in body for name in part}
@@ -124,6 +135,7 @@ def plan(
                 "Train longer (`training.epochs`), or let the head learn alone for less."
             )
         starts |= {name: until for part in body for name in part}
+        starts |= {name: NEVER for name in kept if name in starts}
         return Stages(model, starts, head_until=until, smaller=settings.smaller)
     elif settings.strategy == "progressive":
         gap = settings.thawed * total / max(1, len(body))
@@ -133,4 +145,5 @@ def plan(
     if settings.strategy == "differential":
         for depth, part in enumerate(reversed(body), start=1):
             decays |= dict.fromkeys(part, settings.depth_decay**depth)
+    starts |= {name: NEVER for name in kept if name in starts}
     return Stages(model, starts, decays=decays)

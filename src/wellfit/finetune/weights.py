@@ -92,7 +92,7 @@ def _of_run(path: Path) -> dict[str, Tensor]:
     if kind is None or kind.network is None or not any(".base_layer." in name for name in weights):
         return weights
     with untouched_randomness():
-        model = shaped(kind.network(run.recipe, run.task), run.recipe)
+        model = shaped(kind.network(run.recipe, run.task), run.recipe, run.task)
     model.load_state_dict(weights)
     return dict(adapters.merge(model).state_dict())
 
@@ -137,7 +137,9 @@ def laid_into(model: nn.Module, weights: Mapping[str, Tensor]) -> Laid:
         for name, other in pairs.items():
             state[name].copy_(weights[other])
     used = set(pairs.values())
-    loaded, fresh = [n for n in places if n in pairs], [n for n in places if n not in pairs]
+    filled = {state[name].data_ptr() for name in pairs}  # a tied weight has two names and is one tensor
+    loaded = [n for n in places if n in pairs]
+    fresh = [n for n in places if n not in pairs and not (state[n].numel() and state[n].data_ptr() in filled)]
     return Laid(loaded, fresh, [n for n in weights if n not in used and not n.endswith(COUNTERS)], by_order)
 
 

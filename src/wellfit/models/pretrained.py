@@ -193,10 +193,13 @@ def fill(trunk: Trunk | Writer, name: str) -> list[str]:
         trunk.model.load_state_dict(found.state_dict())
         missing = set(told["missing_keys"])
         return [one for one, _ in trunk.model.named_parameters() if one in missing]
-    get = functools.partial(transformers().AutoModel.from_pretrained, name, dtype=torch.float32)
-    found = _had(name, lambda: _without_pooler(get))
+    get = functools.partial(
+        transformers().AutoModel.from_pretrained, name, dtype=torch.float32, output_loading_info=True
+    )
+    found, told = _had(name, lambda: _without_pooler(get))
     trunk.model.load_state_dict(found.state_dict())
-    return []
+    missing = set(told["missing_keys"])
+    return [one for one, _ in trunk.model.named_parameters() if one in missing]
 
 
 def _without_pooler(make: Callable[..., Any]) -> Any:

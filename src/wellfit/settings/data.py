@@ -111,8 +111,9 @@ class Data(Part):
     )
     tokens: str | None = setting(
         None,
-        "What a text is cut into: char, byte, word, bpe, or the path of a tokenizer.json.",
-        "Derived from the task: words to classify, characters to write, byte pairs to translate.",
+        "What a text is cut into: char, byte, word, bpe, the path of a tokenizer.json, or a run, whose tokens are taken over.",
+        "Derived: those of `finetune.weights`, if that is a run; else from the task: words to classify, characters to write, byte pairs to "
+        "translate.",
     )
     vocabulary: int | None = setting(
         None, "Most different symbols that are told apart.", "Derived from the task.", ge=8, le=1_000_000

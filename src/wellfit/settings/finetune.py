@@ -4,6 +4,11 @@ from typing import Literal
 
 from wellfit.settings.part import Part, setting
 
+BESIDE, BEFORE = (
+    ("lora", "qlora"),
+    ("prompt", "prefix"),
+)  # strategies that lay matrices beside frozen weights, or vectors before
+
 
 class Finetune(Part):
     """How a network that was trained before goes on with new data."""

@@ -79,7 +79,7 @@ def _fits(recipe: Recipe, loaded: Loaded, model: Writer) -> int:
             f"The tokenizer of {recipe.model.name} gives the number {most - len(SPECIAL)}, but the model has "  # type: ignore[union-attr]
             f"{model.vocabulary - len(SPECIAL)} tokens: the two do not belong together. Put the model's own tokenizer beside it."
         )
-    if "chat" in loaded.columns and not loaded.columns["chat"]["template"] and loaded.columns["chat"]["end"] == END:
+    if "chat" in loaded.columns and bool((loaded.train.flat == END).any()):
         raise ModelError(
             f"{recipe.model.name} has no mark that ends a text, so answers would never end. Name a model whose tokenizer has an "  # type: ignore[union-attr]
             "`eos_token`."

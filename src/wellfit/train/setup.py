@@ -32,6 +32,7 @@ from wellfit.data.batches import (
     seed_everything,
     untouched_randomness,
 )
+from wellfit.data.fingerprint import fingerprint as fingerprint_of
 from wellfit.data.source import load
 from wellfit.defaults import Facts, before_reading, goes_on, resolve
 from wellfit.distributed import rank, world
@@ -109,6 +110,7 @@ class Job:
     loaded: Loaded | None = None
     standing: Standing = field(default_factory=Standing)
     old: finetune.OldTask | None = None  # what is not to be forgotten
+    began_with: str = ""  # a fingerprint of the starting weights, where they still count later
     stages: finetune.Stages | None = None  # what learns when, where that is not everything always
 
     def __post_init__(self) -> None:
@@ -161,6 +163,8 @@ class Job:
         frozen = [n for n, p in self.model.named_parameters() if not p.requires_grad and moving.get(n, 0) <= 0]
         recipe = {f"`{path}`": repr(value) for path, value in self.recipe.flat().items() if not path.startswith(IDLE)}
         data = {"the training data": self.fingerprint, "the validation data": self.valid_fingerprint}
+        if self.began_with:
+            data["the weights that it began with"] = self.began_with
         return signature(self.model) | modules | {"what is frozen": repr(frozen), "the loss": self.loss} | data | recipe
 
     def state(self) -> dict[str, Any]:
@@ -281,6 +285,10 @@ def _old_task(recipe: Recipe, model: nn.Module, start: finetune.Start, device: s
                 f"`finetune.rehearsal` is {settings.rehearsal:g}, and no old task is named; set `finetune.remember` to its run."
             )
         return None
+    if settings.strategy == "qlora":
+        raise RecipeError(
+            "`finetune.remember` does not go with `finetune.strategy=qlora`, whose packed weights the old network cannot share. Use lora."
+        )
     if settings.strategy in finetune.BEFORE:
         raise RecipeError(
             f"`finetune.strategy` is {settings.strategy!r}, which changes no old weight, so nothing can be forgotten. Set "
@@ -318,6 +326,11 @@ def from_given(
 ) -> Job:
     """A job on the caller's own model, data and loss."""
     device = device_for(recipe.hardware.device)
+    if recipe.finetune.remember is not None or recipe.finetune.rehearsal:
+        raise RecipeError(
+            "`finetune.remember` and `finetune.rehearsal` want a model that a recipe makes, and one was passed. Use `wellfit train` or "
+            "`wellfit.fit_recipe`."
+        )
     recipe = _with_loss(recipe, loss)
     module = adopted(model)
     floating = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
@@ -391,6 +404,7 @@ def _assembled(
             total=total,
             per_epoch=batches.steps_per_epoch,
             fresh=start.fresh if start.known else None,
+            kept=start.kept,
         )
         notes.append(str(stages))
         if world() > 1 and stages.moves:
@@ -402,6 +416,9 @@ def _assembled(
         settings = settings.model_copy(update={"learning_rates": stages.rates(settings)})
     if recipe.finetune.towards_start:
         task = finetune.TowardsStart(task, model, recipe.finetune.towards_start, start.fresh)
+    began_with = ""
+    if recipe.finetune.towards_start or recipe.finetune.remember:
+        began_with = fingerprint_of(*(value for value in model.state_dict().values() if isinstance(value, Tensor)))
     if valid is None:
         notes.append(
             "There is no validation set: nothing will tell how well this generalises, nor which weights are best. "
@@ -423,6 +440,7 @@ def _assembled(
         fingerprint=fingerprint,
         notes=notes,
         stages=stages,
+        began_with=began_with,
     )
 
 
