@@ -313,14 +313,14 @@ def merged_and_loaded(run: Path, start: Path, root: Path) -> tuple[float, float]
     """How far the logits of the merged model, and of the adapters that plain PEFT loads onto the start, are from the run's."""
     import peft
 
-    from wellfit.deliver.predict import load_model
+    from wellfit.deliver.predict import Predictor
     from wellfit.finetune import adapters
 
     tokens = torch.randint(4, 260, (4, 64), generator=torch.Generator().manual_seed(0))
-    model = load_model(run).eval()
+    model = Predictor.of(run).model
     expected = model(tokens)
     adapters.save(model, root / "adapter")
-    with_peft = peft.PeftModel.from_pretrained(load_model(start), root / "adapter").eval()
+    with_peft = peft.PeftModel.from_pretrained(Predictor.of(start).model, root / "adapter").eval()
     loaded = float((with_peft(tokens) - expected).abs().max())
     return float((adapters.merge(model)(tokens) - expected).abs().max()), loaded
 
