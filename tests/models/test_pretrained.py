@@ -17,22 +17,10 @@ from wellfit.train.setup import from_recipe
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "bad", "film", "it", "is", "very", "not"]
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A BERT of one small layer with a vocabulary of a dozen words."""
-    path = tmp_path_factory.mktemp("bert")
-    (path / "vocab.txt").write_text("\n".join(WORDS))
-    transformers.BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32,
-    )  # fmt: skip
-    transformers.BertModel(config).save_pretrained(path)
-    return path
+def folder(tiny_bert):
+    return tiny_bert
 
 
 def table(path, rows=120):
@@ -103,7 +91,8 @@ def test_what_is_not_there_or_too_long_is_told(tmp_path, folder, monkeypatch) ->
 def test_a_text_that_is_cut_keeps_the_marks_at_its_ends(tmp_path, folder) -> None:
     tokens = Tokens("hf", pairs=tokenizer(str(folder)))
     whole = tokens.encode("it is a very very very good film")
-    cls, sep = (OFFSET + WORDS.index(mark) for mark in ("[CLS]", "[SEP]"))
+    words = (folder / "vocab.txt").read_text().splitlines()
+    cls, sep = (OFFSET + words.index(mark) for mark in ("[CLS]", "[SEP]"))
     assert (whole[0], whole[-1]) == (cls, sep)
     assert tokens.cut(whole, 5) == [*whole[:4], sep]
     assert tokens.cut(whole, len(whole)) == whole
