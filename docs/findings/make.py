@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from wellfit.cure.remedies import about
 from wellfit.doctor.finding import catalogue
 
 HERE = Path(__file__).parent
@@ -35,19 +36,16 @@ def main() -> None:
             parts.append(f"{number}. {remedy.words}")
             if remedy.snippet:
                 parts.append("\n   ```python\n   " + remedy.snippet.replace("\n", "\n   ") + "\n   ```\n")
-            if remedy.set:
-                sets = " ".join(f"--set {k}={_plain(v)}" for k, v in remedy.set.items())
-                parts.append(f"\n   In a recipe: `{sets}`\n")
+            if remedy.change:
+                parts.append("\n   As changes of a recipe, which `wellfit cure` tries:\n")
+                parts += [f"   - `{name}`: {about(name)}" for name in remedy.change]
+                parts.append("")
         if kind.id in examples:
             one = examples[kind.id]
             parts += ["\n## An example\n", f"`bench/clinic`, program `{one['program']}`, fault `{one['fault']}`:\n"]
             parts += [f"> step {one['step']}: {one['says']}\n"]
         (HERE / f"{kind.id}.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
     (HERE / "README.md").write_text("\n".join(index) + "\n", encoding="utf-8")
-
-
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
 
 
 if __name__ == "__main__":

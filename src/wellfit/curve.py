@@ -15,10 +15,8 @@ less, and is what somebody sees who leaves the recipe as it is.
     >>> curve.lines[0].points[0].mean
 """
 
-import contextlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,26 +24,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wellfit import api, distributed
+from wellfit.cure import trials
+from wellfit.cure.trials import HERE, Outcome, Trial
 from wellfit.data import series, texts
 from wellfit.data.batches import Order
 from wellfit.data.source import READERS
 from wellfit.defaults import goes_on
 from wellfit.environment import device as device_for
 from wellfit.errors import RecipeError, RunError
-from wellfit.events import Started
 from wellfit.recipe import Finetune, Origin, Recipe
 from wellfit.report.labels import RECIPE, SCRATCH, LearningCurve, Line, Point
 from wellfit.report.words import amount, better, count, plain, told
-from wellfit.run import CHECKPOINTS, Run
 from wellfit.run import RECIPE as RECIPE_FILE
-from wellfit.train.setup import IDLE, Job, from_recipe
+from wellfit.train.setup import Job, from_recipe
 from wellfit.train.switches import torch_settings
 
 SUMMARY = "curve.json"
 MOST_SIZES, FEWEST = 6, 20  # of a row that is not given
-HERE = ("hardware.", "name")  # what is derived for each run anew: it depends on the machine, or only names
 EACH_EPOCH = ("evaluation.every", "checkpoints.every")  # derived from how many steps an epoch has
-OVER = ("finished", "early-stopping", "loss-not-finite")
 
 
 def learning_curve(
@@ -90,16 +86,12 @@ def learning_curve(
         for plan in plans
     ]
     over = [_over(training, budget) for training in todo]
-    found: dict[Path, _Outcome] = {}
+    found: dict[Path, Outcome] = {}
     curve = _drawn_up(first, plans, todo, found, budget, place, beside)
     _write(place, curve, first)
     for number, (training, done) in enumerate(zip(todo, over, strict=True), start=1):
-        if not done:
-            run = _train(training, budget)
-            ended = run.ended()
-            if ended is None or ended.reason not in OVER:
-                break
-        _let_go(training.folder, weights)
+        if not trials.finished(Trial(training.recipe(budget), training.folder), weights):
+            break
         curve = _drawn_up(first, plans, todo, found, budget, place, beside)
         _write(place, curve, first)
         if not quiet:
@@ -303,78 +295,17 @@ def _same_as_before(place: Path, plan: _Plan) -> None:
 
 
 def _over(training: _Training, budget: str) -> bool:
-    """Whether this run is over. Raises RunError if another recipe was trained in its place."""
-    if not (training.folder / RECIPE_FILE).is_file():
-        return False
-    run = Run.open(training.folder)
-    idle = (*IDLE, *HERE)
-    changes = [
-        change
-        for change in training.recipe(budget).diff(run.recipe)
-        if not change.path.startswith(idle) and not (change.before is None and change.path in EACH_EPOCH)
-    ]
-    if changes:
-        first = changes[0]
-        raise RunError(
-            f"The run {training.folder} is of another recipe: its `{first.path}` is {first.after!r}, and now {first.before!r} is asked for"
-            f"{f' ({len(changes) - 1} more)' if len(changes) > 1 else ''}. Name another folder for this curve, or delete that one."
-        )
-    ended = run.ended()
-    return ended is not None and ended.reason in OVER
-
-
-def _train(training: _Training, budget: str) -> Run:
-    """From the start, or on from where it stopped."""
-    if (training.folder / RECIPE_FILE).is_file():
-        return api.resume(training.folder, quiet=True, yardsticks=False)
-    return api.fit_recipe(training.recipe(budget), folder=training.folder, quiet=True, yardsticks=False)
-
-
-def _let_go(folder: Path, weights: bool) -> None:
-    """Deletes what only a run that goes on needs: all checkpoints, or all but the best."""
-    place = folder / CHECKPOINTS
-    kept = None
-    if weights:
-        with contextlib.suppress(OSError):
-            kept = (place / ("best" if (place / "best").is_file() else "latest")).read_text(encoding="utf-8").strip()
-    for checkpoint in place.glob("step-*"):
-        if checkpoint.name != kept:
-            shutil.rmtree(checkpoint, ignore_errors=True)
-    if kept is None:
-        for pointer in ("best", "latest"):
-            (place / pointer).unlink(missing_ok=True)
+    return trials.over(Trial(training.recipe(budget), training.folder))
 
 
 # ---- what came of it
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """Of a run that is over."""
-
-    scores: Mapping[str, float]
-    failed: bool
-    seconds: float | None
-
-
-def _outcome(folder: Path, split: str) -> _Outcome | None:
-    if not (folder / RECIPE_FILE).is_file():
-        return None
-    run = Run(folder)
-    ended = run.ended()
-    if ended is None or ended.reason not in OVER:
-        return None
-    whole = all(event.step == 0 for event in run.events() if isinstance(event, Started))  # no part of it is unclocked
-    return _Outcome(
-        run.scores(split), ended.reason == "loss-not-finite", ended.seconds if whole and ended.seconds else None
-    )
 
 
 def _drawn_up(
     first: _Plan,
     plans: list[_Plan],
     todo: list[_Training],
-    found: dict[Path, _Outcome],
+    found: dict[Path, Outcome],
     budget: str,
     place: Path,
     beside: str | None,
@@ -382,9 +313,9 @@ def _drawn_up(
     """The curve as far as it is trained; `found` keeps what was read of each run that is over."""
     split = "test" if first.tested else "valid"
     for training in todo:
-        outcome = found.get(training.folder) or _outcome(training.folder, split)
-        if outcome is not None:
-            found[training.folder] = outcome
+        reached = found.get(training.folder) or trials.outcome(training.folder, split)
+        if reached is not None:
+            found[training.folder] = reached
     metric = told(next((one.scores for one in found.values() if one.scores), {}), first.recipe.evaluation.metric)
     lines = []
     for plan in plans:

@@ -36,6 +36,7 @@ from wellfit.settings import (
     Optimizer,
     Origin,
     Part,
+    Recovery,
     Schedule,
     Task,
     Training,
@@ -61,10 +62,12 @@ __all__ = [
     "Origin",
     "Part",
     "Recipe",
+    "Recovery",
     "Schedule",
     "Task",
     "Training",
     "Who",
+    "assignment",
     "describe",
     "nearest",
     "paths",
@@ -95,6 +98,9 @@ class Recipe(Part):
     optimizer: Optimizer = Field(default_factory=Optimizer, description="How weights follow gradients.")
     schedule: Schedule = Field(default_factory=Schedule, description="The learning rate over time.")
     training: Training = Field(default_factory=Training, description="The loop.")
+    recovery: Recovery = Field(
+        default_factory=Recovery, description="What the run does by itself when memory runs out or numbers break."
+    )
     hardware: Hardware = Field(default_factory=Hardware, description="Where and in which precision.")
     evaluation: Evaluation = Field(
         default_factory=Evaluation, description="Held-out scores, the best checkpoint, early stopping."
@@ -167,7 +173,7 @@ class Recipe(Part):
         Changing a `kind` (of the model, say) resets the rest of that group to the defaults of the new kind.
         Raises RecipeError for a path that does not exist (naming the nearest one that does) or a value out of range.
         """
-        pairs = list(changes.items()) if isinstance(changes, Mapping) else [_assignment(text) for text in changes]
+        pairs = list(changes.items()) if isinstance(changes, Mapping) else [assignment(text) for text in changes]
         values, origins = self.values(), dict(self.origins)
         for path, value in pairs:
             _put(values, origins, path, value)
@@ -277,7 +283,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def assignment(text: str) -> tuple[str, Any]:
+    """`a.b=c` as path and value. Raises RecipeError if it is none."""
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
         raise RecipeError(f"`{text}` is not an assignment; write it as `optimizer.learning_rate=3e-4`.")

@@ -44,8 +44,8 @@ def chosen(recipe: str, overrides: list[str]) -> Recipe:
     return loaded.override(overrides)
 
 
-def outcome(run: Run) -> None:
-    """The end of a run in words, and where it is."""
+def outcome(run: Run, leave: bool = True) -> None:
+    """The end of a run in words, and where it is. Leaves with the status of a run that did not end well, if `leave`."""
     from wellfit.report.words import summary
 
     typer.echo()
@@ -56,7 +56,8 @@ def outcome(run: Run) -> None:
     if ended is not None and ended.reason in STOPPED:
         if ended.reason == "interrupted":
             typer.echo(f"\nGo on with it: wellfit resume {run.folder}")
-        sys.exit(STOPPED[ended.reason])
+        if leave or ended.reason == "interrupted":
+            sys.exit(STOPPED[ended.reason])
 
 
 def runs(root: Path) -> None:

@@ -23,11 +23,11 @@ SEVERITIES = ("error", "warning", "advice")
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Something to try: in words, as code for one's own loop, and as a change of a recipe."""
+    """Something to try: in words, as code for one's own loop, and as changes of a recipe, by their names in `cure/remedies.py`."""
 
     words: str
     snippet: str = ""
-    set: Mapping[str, Any] = field(default_factory=dict)
+    change: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ class Finding:
             "id": self.id, "severity": self.severity, "onset_step": self.onset_step,
             "confidence": round(self.confidence, 3), "says": self.says, "evidence": _plain(self.evidence),
             "remedies": [
-                {"words": r.words} | ({"snippet": r.snippet} if r.snippet else {}) | ({"set": dict(r.set)} if r.set else {})
+                {"words": r.words}
+                | ({"snippet": r.snippet} if r.snippet else {})
+                | ({"change": list(r.change)} if r.change else {})
                 for r in self.remedies
             ],
         }  # fmt: skip
@@ -79,7 +81,7 @@ def catalogue() -> dict[str, Kind]:
     return {
         name: Kind(
             name, one["family"], one["severity"], one["what"], one["recognised"],
-            tuple(Remedy(r["words"], r.get("snippet", ""), r.get("set", {})) for r in one["remedies"]),
+            tuple(Remedy(r["words"], r.get("snippet", ""), tuple(r.get("change", ()))) for r in one["remedies"]),
         )
         for name, one in told.items()
     }  # fmt: skip

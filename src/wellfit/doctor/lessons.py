@@ -201,6 +201,14 @@ class Lessons:
         self._read_heads(graph, back)
         self.last, self.target = call, target
         self.read_batch(call, graph, back, step)
+        own = graph.losses[0] if len(graph.losses) == 1 else None
+        given = own.told("self") if own is not None else None
+        if self.samples.open and own is not None and given is not None and target is not None:
+            function = "cross_entropy" if own.function == "nll_loss" else own.function
+            self.samples.labels(function, given, target, False)
+            pixels = [one.float() if one.dtype == torch.uint8 else one for one in call.args[:1]]  # and no tokens
+            self.samples.batch(pixels, target)
+            self.samples.step()
 
     def done(self) -> None:
         """The backward pass begins: its targets belong to no later one."""

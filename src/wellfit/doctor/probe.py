@@ -16,23 +16,29 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wellfit.doctor import measure
+from wellfit.doctor import measure, yardstick
 from wellfit.doctor.account import Backward, Call, Root, Training
 from wellfit.doctor.doctor import Doctor
+from wellfit.doctor.history import History
 from wellfit.doctor.watch import Watch, safely
 from wellfit.events import Vitals
 
 DENSE, SPARSE = 4, 256  # all of the first steps are looked at; later one in so many at least
+OF_SOME = ("labels", "tags", "targets")  # what some of the batches tell as well as all of them
+WELL_LEARNED = 0.8  # of the loss is gone: nothing is to be explained by a classical model
 
 
 class Probe(Watch):
     """Measures one training. `vitals` holds what was measured since it was last emptied.
 
-    `trained_before`: the model came with weights that were learnt before.
+    `trained_before`: the model came with weights that were learnt before. `weighted`: the loss weighs classes.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any, step: int = 0, *, trained_before: bool = False):
+    def __init__(
+        self, model: nn.Module, optimizer: Any, step: int = 0, *, trained_before: bool = False, weighted: bool = False
+    ):
         super().__init__(Doctor())
+        self.lessons.samples.weighted = weighted
         if trained_before:  # what is new in it is told from the rest by its values
             self.origins.loaded(model, dict(model.named_parameters()))
         self.vitals: list[Vitals] = []
@@ -80,6 +86,33 @@ class Probe(Watch):
             self.since, training.pending, training.before, training.grad_norms, training.grads = [], [], [], [], {}
             steps = training.step
             training.next_look = steps + (1 if steps < DENSE else max(4, min(SPARSE, steps // 2)))
+
+    def back_to(self, step: int) -> None:
+        """Training goes on from an earlier step: what was measured since belongs to nothing."""
+        training = self.training
+        training.step = self.steps = step
+        training.next_look = step + 1
+        self.since, training.pending, training.before, training.grad_norms, training.grads = [], [], [], [], {}
+
+    def closing(self, history: History) -> list[Vitals]:
+        """What the samples that were looked at are like, and how a classical model does on them, now that training is over."""
+        self.vitals.clear()
+        self._close(history)
+        return list(self.vitals)
+
+    @safely
+    def _close(self, history: History) -> None:
+        samples = self.lessons.samples
+
+        def emit(_: Any, about: str, name: str, values: dict[str, float], words: Any = None) -> None:
+            if about in OF_SOME:
+                self._tell(None, about, name, values, words)
+
+        samples.tell(emit, final=True)
+        if history.fell() <= WELL_LEARNED:
+            told = yardstick.compared(samples, history, self.training.step)
+            if told is not None:
+                self._tell(None, "yardstick", "classical model", told)
 
     @safely
     def _look_back(self) -> None:

@@ -13,12 +13,12 @@ held-out samples, which are the same for all; but of a share of them it is never
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
+from wellfit.report.comparison import interval
 from wellfit.report.words import METRICS, SPLITS, amount, count, number, plain
 
-SURE = 0.9  # of the intervals
 FLAT = 0.1  # of the whole rise: a last step that surely brings less is said to bring hardly anything
 APART = 0.7  # sizes nearer than this to the largest say little of a slope
 
@@ -280,18 +280,6 @@ class LearningCurve:
             for row in rows
         ]
         return "\n".join([*lines, "", *(f"{sentence[0].upper()}{sentence[1:]}" for sentence in self.says)])
-
-
-def interval(values: Sequence[float], least: float = 0.0) -> tuple[float, float] | None:
-    """The 90 % interval of the mean by Student's t (Student 1908), at least `least` to either side; None for less than two values."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t  # scikit-learn brings it
-
-    mean = fmean(values)
-    half = float(t.ppf((1 + SURE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    half = max(half, least)
-    return mean - half, mean + half
 
 
 def _plain(value: float) -> float | None:

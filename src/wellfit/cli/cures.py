@@ -1,0 +1,99 @@
+"""`wellfit rerun`, `cure`, `compare` and `ablate`: the words around `wellfit/cure/`."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from wellfit.cli.diagnose import keep, writable
+from wellfit.cli.drawing import picture_file
+from wellfit.cli.show import STOPPED, wrapped
+from wellfit.errors import MissingExtra
+from wellfit.recipe import assignment
+
+
+def repeated(run: Path, overrides: list[str], from_step: int, folder: Path | None) -> None:
+    """Runs the counterfactual and says what came of it."""
+    from wellfit.cure.counterfactual import rerun
+
+    found = rerun(run, set=dict(map(assignment, overrides)), from_step=from_step, folder=folder)
+    typer.echo()
+    for line in str(found).splitlines():
+        typer.echo(wrapped(line))
+    typer.echo(f"\nRun:    {found.run.folder}\nReport: {found.run.folder / 'report.html'}")
+    ended = found.run.ended()
+    if ended is not None and ended.reason == "interrupted":
+        typer.echo(f"\nGo on with it: wellfit resume {found.run.folder}")
+        sys.exit(STOPPED["interrupted"])
+    if not found.changes and not found.identical:
+        sys.exit(3)
+
+
+def cured(run: Path, json: Path | None, **how: Any) -> None:
+    """Treats a run and says with what, and whether it helped."""
+    from wellfit.cure.treatment import PICTURE, cure
+
+    writable(json)
+    found = _unless_stopped(lambda: cure(run, **how))
+    typer.echo()
+    for line in str(found).splitlines():
+        typer.echo(wrapped(line, rest="    ") if line.startswith("  ") else wrapped(line))
+    keep(json, found.as_dict())
+    if found.comparison is not None and found.file is not None:
+        typer.echo(f"\nRecipe:  {found.file}")
+        about = "; ".join(f"{change.path}: {change.before} -> {change.after}" for change in found.changes)
+        _draw(
+            found.comparison,
+            found.file.with_name(PICTURE),
+            f"Before and after the cure: {found.comparison.name}",
+            about,
+        )
+        typer.echo(f"Train it: wellfit train {found.file}")
+    if found.missing:
+        sys.exit(STOPPED["interrupted"])
+
+
+def compared(what: Callable[[], Any], title: str, out: Path | None, json: Path | None) -> None:
+    """Trains what is missing of a comparison, prints the table and the verdicts, writes the picture and the numbers."""
+    from wellfit.cure.compare import SUMMARY
+
+    writable(json)
+    if out is not None:
+        writable(out)
+        picture_file(out)
+        if importlib.util.find_spec("matplotlib") is None:
+            raise MissingExtra("matplotlib", "pictures", "Drawing the comparison")
+    comparison = _unless_stopped(what)
+    table, _, _ = str(comparison).partition("\n\n")
+    typer.echo(f"\n{table}\n")
+    for sentence in comparison.says:
+        typer.echo(wrapped(sentence))
+    place = Path(comparison.folder)
+    typer.echo(f"\nRuns:    {place}\nNumbers: {json or place / SUMMARY}")
+    keep(json, comparison.as_dict())
+    if any(arm.folders for arm in comparison.arms):
+        _draw(comparison, out or place / "comparison.png", f"{title}: {comparison.name}", "")
+    if comparison.missing:
+        typer.echo("\nThe same command goes on with what is missing.")
+        sys.exit(STOPPED["interrupted"])
+
+
+def _draw(comparison: Any, path: Path, title: str, under: str) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        typer.echo("Picture: none, as matplotlib is not here; `pip install 'wellfit[pictures]'` brings it.")
+        return
+    from wellfit.cli.drawing import written
+    from wellfit.report.beside import beside
+
+    typer.echo(f"Picture: {written(beside(comparison, title, under), path)}")
+
+
+def _unless_stopped(what: Callable[[], Any]) -> Any:
+    try:
+        return what()
+    except KeyboardInterrupt:  # between two runs, or the second one
+        print("wellfit: stopped. The same command goes on with what is missing.", file=sys.stderr)
+        sys.exit(STOPPED["interrupted"])

@@ -1,0 +1,215 @@
+"""Ways of training beside each other, in numbers and words: paired by seed, with the spread, and a plain verdict.
+
+`wellfit/cure/` trains and fills these in; `report/pictures.py` draws them. Nothing here trains or reads.
+
+Differences are taken seed by seed, because a seed draws the same weights, order and samples for every arm, and their mean has a
+90 % interval by Student's t (Student 1908). Where the interval holds 0, what is said is that so many seeds can show no
+difference, which is not that there is none. An arm whose loss stopped being a finite number where the other's did not has lost
+that seed, whatever its score was before.
+
+    >>> for sentence in comparison.says: print(sentence)
+    optimizer.kind=sgd is worse: the test accuracy by 1.4 points (90 % interval over 3 seeds: 0.9 to 1.9).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from wellfit.report.words import METRICS, SPLITS, amount, count, number, plain
+
+SURE = 0.9  # of the intervals
+MANY = 4  # comparisons of which one may well miss by chance
+
+Says = Literal["better", "worse", "level", "unknown"]
+
+
+def interval(values: Sequence[float], least: float = 0.0) -> tuple[float, float] | None:
+    """The 90 % interval of the mean by Student's t, at least `least` to either side; None for less than two values."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t  # scikit-learn brings it
+
+    mean = fmean(values)
+    half = float(t.ppf((1 + SURE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    half = max(half, least)
+    return mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train. `scores`: seed -> score of what the run kept; a seed whose loss was not finite is in `failed` instead."""
+
+    name: str
+    about: str  # what it changes, as one would type it
+    scores: Mapping[int, float] = field(default_factory=dict)
+    failed: Mapping[int, str] = field(default_factory=dict)  # seed -> the run's folder
+    folders: Mapping[int, str] = field(default_factory=dict)  # of all runs that are over
+    seconds: float | None = None  # of a run, on average
+    steps: int = 0
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.scores.values()) if self.scores else math.nan
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How an arm stands to the one it is compared with."""
+
+    says: Says
+    gains: tuple[float, ...]  # seed by seed, positive where it is better
+    interval: tuple[float, float] | None
+    rescued: int = 0  # seeds in which the other failed and it did not
+    lost: int = 0  # the other way round
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several ways of training, over the same seeds. The first arm is what the others are compared with. `str`: table and words."""
+
+    name: str
+    metric: str
+    better: str  # "max" or "min"
+    split: str  # "test", or "valid" where nothing is held out to test on
+    scored: int  # samples of the split
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    folder: str = ""
+    missing: int = 0  # runs that are not over
+    notes: tuple[str, ...] = ()
+
+    def verdict(self, arm: Arm, beside: Arm | None = None) -> Verdict:
+        """How `arm` stands to `beside`, or to the first one."""
+        other = beside or self.arms[0]
+        sign = 1 if self.better == "max" else -1
+        gains = tuple(sign * (score - other.scores[s]) for s, score in arm.scores.items() if s in other.scores)
+        rescued, lost = len(other.failed.keys() & arm.scores.keys()), len(arm.failed.keys() & other.scores.keys())
+        found = interval(gains, self._least)
+        says: Says = "unknown"
+        if found is not None and not rescued and not lost:
+            says = "better" if found[0] > 0 else "worse" if found[1] < 0 else "level"
+        elif (rescued or lost) and len(gains) + rescued + lost > 1:
+            clean = not any(gain < 0 for gain in gains) if rescued else not any(gain > 0 for gain in gains)
+            says = "level" if (rescued and lost) or not clean else "better" if rescued else "worse"
+        return Verdict(says, gains, found, rescued, lost)
+
+    @property
+    def says(self) -> list[str]:
+        """What follows, a sentence or two each."""
+        if self.missing:
+            return [
+                f"{count(self.missing, 'run')} of this comparison are still to be trained, so nothing is concluded yet."
+            ]
+        told = [self.sentence(arm) for arm in self.arms[1:]]
+        if len(self.arms) > MANY:
+            told.append(
+                f"{len(self.arms) - 1} ways stand beside the first one here, and about one in ten intervals misses by chance: try what looks "
+                "good again with other seeds, `--set training.seed=100`."
+            )
+        if self.split == "valid":
+            told.append(
+                f"Nothing is held out to test on, so these are scores of the {self.scored:,} validation samples, which also chose the best "
+                "weights: a little too good. `data.test_share=0.2` holds some out."
+            )
+        failed = [folder for arm in self.arms for folder in arm.failed.values()]
+        if failed:
+            told.append(
+                f"In {count(len(failed), 'run')} the loss was not a finite number: {', '.join(failed[:3])}{' and more' if len(failed) > 3 else ''}."
+            )
+        return [*told, *self.notes]
+
+    def sentence(self, arm: Arm, beside: Arm | None = None) -> str:
+        """The verdict on one arm."""
+        found = self.verdict(arm, beside)
+        seen = self._seen(found)
+        if found.says == "unknown":
+            return f"{arm.about}: one seed shows no spread, so nothing can be said{seen}. `--seeds 3` shows how much of it is chance."
+        if found.says == "level":
+            more = f"`--seeds {2 * max(2, len(self.seeds))}` tells more."
+            if (
+                found.interval is not None
+                and self._least
+                and found.interval[1] - found.interval[0] <= 2.001 * self._least
+            ):
+                more = f"One of the {self.scored:,} {SPLITS.get(self.split, self.split)} samples is {self._size(self._least)}, so it takes more of those."
+            return f"{arm.about}: no difference that {count(len(found.gains), 'seed')} can show{seen}. {more}"
+        return f"{arm.about} is {found.says}{seen}."
+
+    def _seen(self, found: Verdict) -> str:
+        parts = []
+        if found.gains:
+            mean = fmean(found.gains)
+            direction = "better" if mean >= 0 else "worse"
+            of = f"the {self._what} is {direction} by {self._size(mean)} on average"
+            if found.interval is not None:
+                ends = " to ".join(self._number(end) for end in found.interval).replace("-", "−")
+                of += f" (90 % interval over {count(len(found.gains), 'seed')}: {ends})"
+            parts.append(of)
+        if found.rescued:
+            parts.append(f"{count(found.rescued, 'seed')} ended well whose loss was not finite before")
+        if found.lost:
+            parts.append(f"the loss of {count(found.lost, 'seed')} was not finite")
+        return f"; {', and '.join(parts)}" if parts else ""
+
+    # ---- numbers
+
+    @property
+    def _what(self) -> str:
+        return f"{SPLITS.get(self.split, self.split)} {plain(self.metric)}"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the metric is told in percent, and its differences in points of percent."""
+        return self.metric in METRICS and METRICS[self.metric].share
+
+    @property
+    def _least(self) -> float:
+        """What one of the scored samples makes, where the metric is a share of them."""
+        return 1 / self.scored if self.is_share and self.scored else 0.0
+
+    def _number(self, value: float) -> str:
+        return f"{100 * value:.1f}" if self.is_share else number(value)
+
+    def _size(self, gain: float) -> str:
+        return f"{self._number(abs(gain))}{' points' if self.is_share else ''}"
+
+    # ---- as a table and as data
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Rows of cells, the head first."""
+        rows: list[tuple[str, ...]] = [("", self._what, "lowest to highest", "seconds a run")]
+        for arm in self.arms:
+            scores = sorted(arm.scores.values())
+            spread = f"{self._number(scores[0])} to {self._number(scores[-1])}" if len(scores) > 1 else ""
+            mean = amount(self.metric, arm.mean) if scores else "failed" if arm.failed else ""
+            rows.append((arm.about, mean, spread, f"{arm.seconds:.1f}" if arm.seconds is not None else ""))
+        return rows
+
+    def __str__(self) -> str:
+        rows = self.table()
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, "", *self.says])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        arms = []
+        for arm in self.arms:
+            found = self.verdict(arm)
+            arms.append({
+                "name": arm.name, "about": arm.about, "scores": {str(s): v for s, v in arm.scores.items()},
+                "failed": {str(s): f for s, f in arm.failed.items()}, "folders": {str(s): f for s, f in arm.folders.items()},
+                "mean": _finite(arm.mean), "seconds": arm.seconds, "steps": arm.steps,
+                "verdict": found.says if arm is not self.arms[0] else None,
+                "interval": list(found.interval) if found.interval and arm is not self.arms[0] else None,
+            })  # fmt: skip
+        return {
+            "name": self.name, "metric": self.metric, "better": self.better, "split": self.split, "scored": self.scored,
+            "seeds": list(self.seeds), "arms": arms, "missing": self.missing, "says": self.says,
+        }  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
