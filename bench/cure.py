@@ -23,11 +23,11 @@ import numpy as np
 import torch
 
 import wellfit
-from wellfit.cure.compare import Way, side_by_side
-from wellfit.cure.treatment import Cure, cure
 from wellfit.environment import environment
 from wellfit.recipe import Recipe
 from wellfit.report.comparison import Arm, Comparison
+from wellfit.trials.compare import Way, side_by_side
+from wellfit.trials.treatment import Cure, cure
 
 Settings = Mapping[str, Any]
 SEEDS = 3

@@ -14,8 +14,8 @@ FLOORS: dict[str, int] = {
     "run": 1, "environment": 1, "data": 1, "models": 1, "optim": 1, "losses": 1, "precision": 1, "distributed": 1,
     "checkpoint": 1, "tasks": 2, "finetune": 2, "doctor": 2, "plan": 2,
     "train": 3, "integrations": 3, "advise": 3,
-    "report": 4, "deliver": 4,
-    "cure": 5, "api": 5, "examine": 5, "curve": 5,
+    "report": 4, "deliver": 4, "laboratory": 4,
+    "trials": 5, "api": 5, "examine": 5, "curve": 5,
     "cli": 6, "__main__": 6,
 }  # fmt: skip
 NEVER = {"doctor": {"train"}, "train": {"doctor"}}

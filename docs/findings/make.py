@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from wellfit.cure.remedies import about
+from wellfit.trials.remedies import about
 from wellfit.doctor.finding import catalogue
 
 HERE = Path(__file__).parent

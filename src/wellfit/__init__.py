@@ -11,22 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "Recipe", "Run", "WellfitError", "__version__", "check", "check_recipe", "export", "fit", "fit_recipe", "learning_curve", "open", "predict",
-    "resume", "suggest", "trace", "trace_recipe", "watch",
+    "Recipe", "Run", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "export", "find_lr", "fit", "fit_recipe",
+    "lab", "learning_curve", "open", "predict", "rerun", "resume", "suggest", "trace", "trace_recipe", "watch",
 ]  # fmt: skip
 
 _HOMES = {
     "Recipe": "wellfit.recipe",
     "Run": "wellfit.run",
     "WellfitError": "wellfit.errors",
+    "ablate": "wellfit.trials.compare",
     "check": "wellfit.examine",
     "check_recipe": "wellfit.examine",
+    "compare": "wellfit.trials.compare",
+    "cure": "wellfit.trials.treatment",
     "export": "wellfit.deliver.export",
+    "find_lr": "wellfit.trials.find_lr",
     "fit": "wellfit.api",
     "fit_recipe": "wellfit.api",
+    "lab": "wellfit.laboratory.verb",
     "learning_curve": "wellfit.curve",
     "open": "wellfit.api",
     "predict": "wellfit.deliver.predict",
+    "rerun": "wellfit.trials.counterfactual",
     "resume": "wellfit.api",
     "suggest": "wellfit.advise",
     "trace": "wellfit.examine",
@@ -43,8 +49,13 @@ if TYPE_CHECKING:
     from wellfit.doctor.beside import watch
     from wellfit.errors import WellfitError
     from wellfit.examine import check, check_recipe, trace, trace_recipe
+    from wellfit.laboratory.verb import lab
     from wellfit.recipe import Recipe
     from wellfit.run import Run
+    from wellfit.trials.compare import ablate, compare
+    from wellfit.trials.counterfactual import rerun
+    from wellfit.trials.find_lr import find_lr
+    from wellfit.trials.treatment import cure
 
 
 def __getattr__(name: str) -> Any:

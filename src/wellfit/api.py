@@ -31,8 +31,10 @@ from wellfit.tasks import KINDS
 from wellfit.train.evaluate import evaluate
 from wellfit.train.fit import fit as turn
 from wellfit.train.record import Observer, Record
+from wellfit.train.recovery import Recovery, explaining
 from wellfit.train.setup import Job, from_given, from_recipe
 from wellfit.train.switches import torch_settings
+from wellfit.trials.find_lr import measured
 
 RUNS = Path("runs")
 
@@ -56,8 +58,10 @@ def fit_recipe(
     """
     chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     chosen = chosen.override(set) if set else chosen
+    chosen, told = measured(chosen)
     with distributed.joined(device_for(chosen.hardware.device)), torch_settings(chosen):
         job = from_recipe(chosen)
+        job.notes += told
         return _run(job, _created(job, root, folder), observers, quiet, yardsticks)
 
 
@@ -97,8 +101,10 @@ def fit(
     else:
         chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe) if recipe is not None else Recipe()
         chosen = chosen.override(set) if set else chosen
+    chosen, told = measured(chosen, model, train, valid, loss=loss)
     with distributed.joined(device_for(chosen.hardware.device)), torch_settings(chosen):
         job = from_given(chosen, model, train, valid, loss=loss, metrics=metrics)
+        job.notes += told
         return _run(job, run if resume is not None else _created(job, root, folder), observers, quiet)
 
 
@@ -131,7 +137,31 @@ def write_report(path: str | Path) -> Path:
     return report.write(run.folder, run.recipe, run.events(), run.environment, run.task)
 
 
+def turned(job: Job, run: Run) -> str:
+    """Turns a job in a run's folder from its last checkpoint to the end, or to `job.until`: no doctor, no scores, no report.
+
+    Returns why it ended, in the words of `events.Ended`.
+    """
+    record = _record(job, run, ())
+    try:
+        _restore(job, record)
+        record.emit(_started(job))
+        reason = turn(job, record)
+        record.checkpoints.wait()
+        return reason
+    finally:
+        record.close()
+
+
 # ---- inside
+
+
+def _record(job: Job, run: Run, observers: Iterable[Observer]) -> Record:
+    checkpoints = job.recipe.checkpoints
+    return Record(
+        run, observers, device=job.device, keep=checkpoints.keep, minutes=checkpoints.minutes,
+        batch_size=job.recipe.training.batch_size or 1,
+    )  # fmt: skip
 
 
 def _created(job: Job, root: str | Path, folder: str | Path | None) -> Run:
@@ -149,10 +179,7 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsti
     """From the last checkpoint, or the start, to the end."""
     watching: list[Observer] = [*observers] if quiet else [Progress(sys.stderr), *observers]
     recipe = job.recipe
-    record = Record(
-        run, watching, device=job.device, keep=recipe.checkpoints.keep, minutes=recipe.checkpoints.minutes,
-        batch_size=recipe.training.batch_size or 1,
-    )  # fmt: skip
+    record = _record(job, run, watching)
     try:
         _restore(job, record)
         doctor = _attended(job, record)
@@ -167,6 +194,9 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsti
         if reason != "interrupted":
             step = _give_back_best(job, record)
         if reason in ("finished", "early-stopping"):
+            if doctor is not None and isinstance(record.probe, Probe):
+                for vitals in record.probe.closing(doctor.history("")):
+                    record.emit(vitals)
             _score(job, record, step, yardsticks)
         standing = job.standing
         record.emit(Ended(standing.step, reason, spent, standing.best_step, standing.best_value))
@@ -190,7 +220,9 @@ def _attended(job: Job, record: Record) -> Doctor | None:
     doctor.on_finding = lambda finding: record.note(words.short(finding))
     if not job.recipe.hardware.compile:  # a compiled step has no graph to look at
         tuned = job.recipe.finetune.strategy is not None
-        record.probe = Probe(job.model, job.optimizer, job.standing.step, trained_before=tuned)
+        loss = job.recipe.loss
+        weighted = loss.class_weights is not None or loss.kind == "focal"
+        record.probe = Probe(job.model, job.optimizer, job.standing.step, trained_before=tuned, weighted=weighted)
     record.observers.insert(0, doctor.see)
     return doctor
 
@@ -215,7 +247,8 @@ def _restore(job: Job, record: Record) -> None:
 
 def _started(job: Job) -> Started:
     training = job.recipe.training
-    ways = distributed.world() * training.gradient_accumulation_steps
+    accumulation = training.gradient_accumulation_steps * job.recovered.finer
+    ways = distributed.world() * accumulation
     parameters = [(p.numel(), p.requires_grad) for p in job.model.parameters()]
     return Started(
         step=job.standing.step,
@@ -227,7 +260,7 @@ def _started(job: Job) -> Started:
         valid_samples=job.valid.samples if job.valid is not None else 0,
         batch_size=training.batch_size or 1,
         micro_batch_size=max(1, (training.batch_size or 1) // ways),
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        gradient_accumulation_steps=accumulation,
         world=distributed.world(),
         device=job.device,
         precision=job.recipe.hardware.precision,
@@ -254,7 +287,7 @@ def _give_back_best(job: Job, record: Record) -> int:
 
 def _of_old_task(job: Job) -> dict[str, float]:
     assert job.old is not None
-    with job.precision.autocast():
+    with explaining(job.recipe, "while the old task was scored"), job.precision.autocast():
         return evaluate(job.old.model, job.old.task, job.old.held)
 
 
@@ -271,7 +304,8 @@ def _score(job: Job, record: Record, step: int, beside: bool) -> None:
             record.note(f"The old task's {plain} was {then} before and is {now} now.")
     if job.test is not None:
         with job.precision.autocast():
-            record.emit(Evaluated(step, "test", evaluate(job.model, job.task, job.test)))
+            scores = Recovery(job, record).evaluate(job.model, job.task, job.test)
+        record.emit(Evaluated(step, "test", scores))
         yardsticks = KINDS[job.loaded.task].yardsticks if job.loaded is not None and beside else None
         if job.loaded is not None and yardsticks is not None and record.first:
             for baseline in yardsticks(job.loaded):

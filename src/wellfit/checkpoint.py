@@ -56,6 +56,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2):
         self.folder, self.keep = folder, keep
         self.damaged: list[str] = []  # what reading found, one sentence each
+        self.protected: frozenset[int] = frozenset()  # steps whose checkpoints stay, whatever `keep` says
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._saved: list[Saved] = []
@@ -104,7 +105,7 @@ class Checkpoints:
 
     def _write(self, step: int, weights: dict[str, Tensor], state: dict[str, Any], best: bool) -> None:
         began = time.perf_counter()
-        name = f"step-{step:08d}"
+        name = _name(step)
         unfinished = self.folder / f".{name}.unfinished"
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -138,18 +139,28 @@ class Checkpoints:
         unfinished.replace(self.folder / pointer)
 
     def _prune(self) -> None:
-        kept = {*self.names()[: self.keep], self._pointed("best"), self._pointed("latest")}
+        kept = {*self.names()[: self.keep], self._pointed("best"), self._pointed("latest"), *map(_name, self.protected)}
         for name in self.names():
             if name not in kept:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def mark_best(self, step: int | None) -> None:
         """Makes `best` agree with what the restored state says is best (a kill may fall between the two)."""
-        name = f"step-{step:08d}" if step is not None else None
+        name = _name(step) if step is not None else None
         if name is None:
             (self.folder / "best").unlink(missing_ok=True)
         elif (self.folder / name / MANIFEST).exists() and self._pointed("best") != name:
             self._point("best", name)
+
+    def forget_after(self, step: int) -> None:
+        """Removes what was saved after `step`, the latest first, so that a kill in between leaves a run that goes on alike."""
+        self.wait()
+        for name in self.names():
+            if name > _name(step):
+                gone = self.folder / f".{name}.unfinished"
+                (self.folder / name).rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+        self._point("latest", _name(step))
 
     def clean(self) -> None:
         """Removes what a kill left unfinished."""
@@ -179,6 +190,14 @@ class Checkpoints:
         except CheckpointError as error:
             self.damaged.append(str(error))
             return None
+
+    def at(self, step: int) -> Checkpoint:
+        """The checkpoint of a step. Raises CheckpointError like `read`."""
+        return self.read(_name(step))
+
+    def has(self, step: int) -> bool:
+        """Whether there is a checkpoint of that step, right or not."""
+        return (self.folder / _name(step) / MANIFEST).exists()
 
     def read(self, name: str) -> Checkpoint:
         """One checkpoint by the name of its folder. Raises CheckpointError, naming the file and what is wrong with it."""
@@ -224,6 +243,11 @@ class Checkpoints:
         except (OSError, UnicodeDecodeError):
             return None
         return name if name.startswith("step-") and "/" not in name and (self.folder / name).is_dir() else None
+
+
+def _name(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step-{step:08d}"
 
 
 def _copied(value: Any) -> Any:

@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wellfit import api, distributed
-from wellfit.cure import trials
-from wellfit.cure.trials import HERE, Outcome, Trial
 from wellfit.data import series, texts
 from wellfit.data.batches import Order
 from wellfit.data.source import READERS
@@ -38,6 +36,8 @@ from wellfit.report.words import amount, better, count, plain, told
 from wellfit.run import RECIPE as RECIPE_FILE
 from wellfit.train.setup import Job, from_recipe
 from wellfit.train.switches import torch_settings
+from wellfit.trials import trial as trials
+from wellfit.trials.trial import HERE, Outcome, Trial
 
 SUMMARY = "curve.json"
 MOST_SIZES, FEWEST = 6, 20  # of a row that is not given
@@ -164,6 +164,11 @@ def _can_be(recipe: Recipe, seeds: int, budget: str, beside: str | None) -> None
         raise RecipeError(
             "Scratch was to stand beside the recipe, but the recipe begins without trained weights itself. Name some "
             "(`finetune.weights=PATH`, `model.pretrained=true`, `model.kind=pretrained`), or leave it out."
+        )
+    if recipe.optimizer.learning_rate == "auto":
+        raise RecipeError(
+            "`optimizer.learning_rate` is auto, and a learning curve trains with one rate for all sizes. Measure it once, with "
+            "`wellfit find-lr`, and set it to what that says."
         )
     if recipe.task == "given":
         raise RecipeError(

@@ -38,6 +38,10 @@ class HardwareError(WellfitError, RuntimeError):
     """A device, precision or compiler that was asked for and is not there."""
 
 
+class OutOfMemory(WellfitError, MemoryError):
+    """Memory ran out, of the accelerator or of the machine."""
+
+
 class MissingExtra(WellfitError, ImportError):
     """A feature that needs a package outside the core."""
 

@@ -34,6 +34,7 @@ class Started:
     precision: str
     time: float  # seconds since the epoch
     trained_before: bool = False  # the network begins with weights that were learnt before
+    went_back: bool = False  # the same process went back to that step by itself (`recovery`)
 
 
 @dataclass(frozen=True, slots=True)

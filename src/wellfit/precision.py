@@ -55,6 +55,16 @@ class Precision:
         self.scaler.update()
         return bool(self.scaler.get_scale() >= before)
 
+    def skip(self) -> None:
+        """Leaves a step out: what was unscaled for it is forgotten, and fp16's scale falls if a gradient overflowed."""
+        if self.scaling:
+            self.scaler.update()
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a gradient beyond all bounds can be the loss scale's doing, which mends itself."""
+        return self.scaling and bool(self.scaler.get_scale() > 1)
+
     def state_dict(self) -> dict[str, Any]:
         return dict(self.scaler.state_dict())
 

@@ -231,7 +231,8 @@ def test_a_gradient_that_broke_is_not_blamed_on_the_loss() -> None:
     assert headline(RECIPE, events) == "Failed at step 2: the gradient was not a finite number"
     skipped = Stepped(1, 2.0, math.inf, 1e-3, skipped=True)  # fp16 overflows are no failure
     assert "at step 2:" in headline(RECIPE, [started(), skipped, *events[2:]])
-    assert "overflowed in fp16" in shown([started(), skipped, Stepped(2, 2.0, 1.0, 1e-3)]).text
+    assert "overflowed in fp16" in shown([started(precision="fp16"), skipped, Stepped(2, 2.0, 1.0, 1e-3)]).text
+    assert "passed over them" in shown([started(), skipped, Stepped(2, 2.0, 1.0, 1e-3)]).text
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def train(
     folder: Annotated[
         Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the run.")
     ] = None,
+    cure: Annotated[bool, typer.Option("--cure", help="Treat what the doctor finds, as `wellfit cure` does.")] = False,
 ) -> None:
     """Train a recipe to its report."""
     from wellfit.cli import show
@@ -44,7 +45,12 @@ def train(
     chosen = show.chosen(recipe, overrides or [])
     from wellfit import api
 
-    show.outcome(api.fit_recipe(chosen, root=runs, folder=folder))
+    run = api.fit_recipe(chosen, root=runs, folder=folder)
+    show.outcome(run, leave=not cure)
+    if cure:
+        from wellfit.cli import cures
+
+        cures.cured(run.folder, None)
 
 
 @app.command()
@@ -54,6 +60,93 @@ def resume(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> No
     from wellfit.cli import show
 
     show.outcome(api.resume(run))
+
+
+@app.command()
+def rerun(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    overrides: Overrides = None,
+    from_step: Annotated[int, typer.Option("--from-step", metavar="K", help="The last step that is kept.")] = 0,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the new run.")
+    ] = None,
+) -> None:
+    """Train a run again from one of its steps, with something changed, or to the same bits. Leaves with 3 if those differ."""
+    from wellfit.cli import cures
+
+    cures.repeated(run, overrides or [], from_step, folder)
+
+
+Seeds = Annotated[int, typer.Option("--seeds", metavar="N", help="Trainings of each, paired by seed.")]
+Numbers = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")]
+
+
+@app.command()
+def cure(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    seeds: Seeds = 3,
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="Optimizer steps that all trials may take together.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", metavar="M", help="Or how long they may take.")] = None,
+    json: Numbers = None,
+) -> None:
+    """Try the remedies of what the doctor found in a run, keep what is proven to help, and write the recipe. Goes on if repeated."""
+    from wellfit.cli import cures
+
+    cures.cured(run, json, seeds=seeds, steps=steps, minutes=minutes)
+
+
+@app.command()
+def compare(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="As for `train`.")],
+    changes: Annotated[
+        list[str],
+        typer.Argument(metavar="CHANGE...", help="a.b=c or a.b=c,d.e=f, or another recipe: a preset, a file, a run."),
+    ],
+    seeds: Seeds = 3,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the comparison.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")] = None,
+    json: Numbers = None,
+) -> None:
+    """Train a recipe and changes of it over several seeds, and say which is better. Goes on if repeated."""
+    from wellfit.cli import cures, show
+    from wellfit.trials import compare as comparing
+
+    chosen = show.chosen(recipe, overrides or []).override({"name": Path(recipe).stem or recipe}, by="derived")
+    cures.compared(
+        lambda: comparing.compare(chosen, *changes, seeds=seeds, root=runs, folder=folder), "Compared", out, json
+    )
+
+
+@app.command()
+def ablate(
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")] = "digits",
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="A,B", help="Some regularizers: weight-decay, dropout, ...")
+    ] = None,
+    seeds: Seeds = 3,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the comparison.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")] = None,
+    json: Numbers = None,
+) -> None:
+    """Train without regularizers, then with one at a time, then with all, and say what each buys. Goes on if repeated."""
+    from wellfit.cli import cures, show
+    from wellfit.trials import compare as comparing
+
+    named = [part.strip() for part in only.split(",") if part.strip()] if only is not None else None
+    chosen = show.chosen(recipe, overrides or [])
+    cures.compared(
+        lambda: comparing.ablate(chosen, only=named, seeds=seeds, root=runs, folder=folder), "One at a time", out, json
+    )
 
 
 @app.command()
@@ -228,6 +321,40 @@ def learning_curve(
         show.chosen(recipe, overrides or []), sizes, out, json,
         seeds=seeds, budget=budget, beside=beside, weights=weights, root=runs, folder=folder,
     )  # fmt: skip
+
+
+@app.command()
+def find_lr(
+    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")] = "digits",
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Of weights and order, at least 3.")] = 3,
+    share: Annotated[
+        float, typer.Option("--share", metavar="X", help="Of the training's steps that each short training takes.")
+    ] = 0.125,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")] = None,
+) -> None:
+    """Measure the learning rate by a range test and short trainings. Leaves with 3 where there is no stable answer."""
+    from wellfit.cli import rates, show
+
+    rates.told(show.chosen(recipe, overrides or []), recipe, out, json, seeds=seeds, share=share)
+
+
+@app.command()
+def lab(
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", help="A pathology, or the doctor's id of it. Without one, lists them.")
+    ] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Run all of them, and bind them in one page.")] = False,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Runs of each program.")] = 3,
+    folder: Annotated[Path, typer.Option("--folder", metavar="FOLDER", help="Where pictures go.")] = Path("lab"),
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")] = None,
+) -> None:
+    """Cause a fault of training on purpose, on real digits, let the doctor name it, cure it, and draw both."""
+    from wellfit.cli import pathologies
+
+    pathologies.told(name, everything, seeds, folder, out, json)
 
 
 @app.callback(invoke_without_command=True)

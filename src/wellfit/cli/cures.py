@@ -1,4 +1,4 @@
-"""`wellfit rerun`, `cure`, `compare` and `ablate`: the words around `wellfit/cure/`."""
+"""`wellfit rerun`, `cure`, `compare` and `ablate`: the words around `wellfit/trials/`."""
 
 import importlib.util
 import sys
@@ -17,7 +17,7 @@ from wellfit.recipe import assignment
 
 def repeated(run: Path, overrides: list[str], from_step: int, folder: Path | None) -> None:
     """Runs the counterfactual and says what came of it."""
-    from wellfit.cure.counterfactual import rerun
+    from wellfit.trials.counterfactual import rerun
 
     found = rerun(run, set=dict(map(assignment, overrides)), from_step=from_step, folder=folder)
     typer.echo()
@@ -34,7 +34,7 @@ def repeated(run: Path, overrides: list[str], from_step: int, folder: Path | Non
 
 def cured(run: Path, json: Path | None, **how: Any) -> None:
     """Treats a run and says with what, and whether it helped."""
-    from wellfit.cure.treatment import PICTURE, cure
+    from wellfit.trials.treatment import PICTURE, cure
 
     writable(json)
     found = _unless_stopped(lambda: cure(run, **how))
@@ -58,7 +58,7 @@ def cured(run: Path, json: Path | None, **how: Any) -> None:
 
 def compared(what: Callable[[], Any], title: str, out: Path | None, json: Path | None) -> None:
     """Trains what is missing of a comparison, prints the table and the verdicts, writes the picture and the numbers."""
-    from wellfit.cure.compare import SUMMARY
+    from wellfit.trials.compare import SUMMARY
 
     writable(json)
     if out is not None:

@@ -13,10 +13,11 @@ map-style `Dataset` (torch's DataLoader does the loading), `FromIterable` for an
     >>> [(inputs, targets)] = batches.take()
 """
 
+import functools
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,6 +57,8 @@ class Order:
     shuffle: bool = True
     accumulation: int = 1
     lengths: Tensor | None = None  # int64 [samples]: batches are then of like length, which leaves little to pad
+    finer: int = 1  # each micro-batch is cut into so many more, where memory ran out; no sample changes its batch
+    least: int = 1  # samples that such a smaller one has
 
     def __post_init__(self) -> None:
         if self.samples == 0:
@@ -108,10 +111,37 @@ class Order:
         """This rank's share of a batch's samples, cut into micro-batches of nearly equal size."""
         mine = _share(batch, distributed.world(), distributed.rank())
         parts = min(self.accumulation, len(mine))
+        if self.finer > 1:
+            parts = max(parts, min(self.accumulation * self.finer, len(mine) // self.least))
         return [mine] if parts == 1 else [_share(mine, parts, i) for i in range(parts)]
 
 
-class InMemory:
+class Cut:
+    """What the sources share that can cut a batch anew at any time: those that know which samples it holds."""
+
+    order: Order
+    position: int
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples in the largest micro-batch on this rank."""
+        starts = self.order.starts
+        largest = max(end - start for start, end in itertools.pairwise(starts))
+        return max(map(len, self.order.micro_batches(range(largest))))
+
+    def cut(self, finer: int, least: int = 1) -> None:
+        """From the present position on, cuts each micro-batch of the recipe into `finer` of at least `least` samples."""
+        self.order = replace(self.order, finer=finer, least=least)
+        self.load_state_dict(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]
+
+
+class InMemory(Cut):
     """Batches of tensors that share their first dimension, e.g. (inputs [N, ...], targets [N]).
 
     `change(tensors, samples [n], epoch)` may replace a gathered chunk before it is used: augmentation.
@@ -159,20 +189,17 @@ class InMemory:
         sizes = [end - start for start, end in itertools.pairwise(cuts)]
         columns = [torch.split(tensor, sizes) for tensor in chunk]
         whole = list(zip(*columns, strict=True))
-        if self.order.accumulation == 1 and distributed.world() == 1:
+        if self.order.accumulation * self.order.finer == 1 and distributed.world() == 1:
             self._ready = [[batch] for batch in reversed(whole)]
             return
         cut = [zip(*(self.order.micro_batches(column) for column in batch), strict=True) for batch in whole]
         self._ready = [list(micros) for micros in reversed(cut)]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position}
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.position, self._ready = state["position"], []
 
 
-class OfSamples:
+class OfSamples(Cut):
     """Batches of samples in memory that differ in size: sentences to be padded, pictures with boxes."""
 
     def __init__(self, held: Samples, order: Order, device: str = "cpu"):
@@ -197,14 +224,8 @@ class OfSamples:
         samples = self._epoch[1][self._starts[step] : self._starts[step + 1]]
         return [on_device(self.held.batch(micro, epoch), self.device) for micro in self.order.micro_batches(samples)]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.position = state["position"]
-
-
-class FromDataset:
+class FromDataset(Cut):
     """Batches of a map-style dataset, loaded by torch's DataLoader in `workers` processes (0: in this one).
 
     Before a sample is made, every global generator is seeded from (seed, epoch, sample), so random augmentation in the
@@ -249,9 +270,6 @@ class FromDataset:
             generator=torch.Generator().manual_seed(self.order.seed),  # else it would draw from the global one
         )
         return iter(loader)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.position, self._loader = state["position"], None
@@ -334,18 +352,32 @@ class FromIterable:
 
 
 class Held:
-    """Held-out batches in a fixed order, each rank its own share; iterated once per evaluation."""
+    """Held-out batches in a fixed order, each rank its own share; iterated once per evaluation.
 
-    def __init__(self, batches: Callable[[], Iterable[Batch]], samples: int, device: str = "cpu"):
+    `batches(n)` gives them with `n` samples each; `batch_size` is 0 where they come as they are.
+    """
+
+    def __init__(
+        self, batches: Callable[[int], Iterable[Batch]], samples: int, device: str = "cpu", batch_size: int = 0
+    ):
         self._batches, self.samples, self.device = batches, samples, device
+        self.batch_size = self._whole = batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        return (on_device(batch, self.device) for batch in self._batches())
+        return (on_device(batch, self.device) for batch in self._batches(self.batch_size))
+
+    def cut(self, parts: int) -> None:
+        """From here on each batch is cut into `parts`. Scores are sums, so they stay what they are, but for rounding."""
+        self.batch_size = max(1, -(-self._whole // parts)) if self._whole else 0
 
     @classmethod
     def of_tensors(cls, tensors: tuple[Tensor, ...], batch_size: int, device: str = "cpu") -> "Held":
         mine = [_share(tensor, distributed.world(), distributed.rank()) for tensor in tensors]
-        return cls(lambda: zip(*(torch.split(t, batch_size) for t in mine), strict=True), len(tensors[0]), device)
+
+        def cut(size: int) -> Iterable[Batch]:
+            return zip(*(torch.split(tensor, size) for tensor in mine), strict=True)
+
+        return cls(cut, len(tensors[0]), device, batch_size)
 
     @classmethod
     def of_samples(cls, held: Samples, batch_size: int, device: str = "cpu") -> "Held":
@@ -353,7 +385,7 @@ class Held:
         lengths = held.lengths()
         order = torch.arange(len(held)) if lengths is None else lengths.argsort(stable=True)
         mine = _share(order, distributed.world(), distributed.rank())
-        return cls(lambda: map(held.batch, torch.split(mine, batch_size)), len(held), device)
+        return cls(lambda size: map(held.batch, torch.split(mine, size)), len(held), device, batch_size)
 
     @classmethod
     def of_dataset(
@@ -367,12 +399,16 @@ class Held:
         seed: int = 0,
     ) -> "Held":
         mine = [(0, i) for i in _share(range(samples), distributed.world(), distributed.rank())]
-        chunks = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-        loader: DataLoader[Any] = DataLoader(
-            _Seeded(dataset, seed), batch_sampler=chunks, num_workers=workers, collate_fn=collate,
-            generator=torch.Generator().manual_seed(seed),
-        )  # fmt: skip
-        return cls(lambda: loader, samples, device)
+
+        @functools.cache
+        def loader(size: int) -> DataLoader[Any]:
+            chunks = [mine[i : i + size] for i in range(0, len(mine), size)]
+            return DataLoader(
+                _Seeded(dataset, seed), batch_sampler=chunks, num_workers=workers, collate_fn=collate,
+                generator=torch.Generator().manual_seed(seed),
+            )  # fmt: skip
+
+        return cls(loader, samples, device, batch_size)
 
 
 def on_device(batch: Batch, device: str) -> Batch:

@@ -160,7 +160,7 @@ class Items:
             )
         if _length(self.items) == 0:
             raise DataError("The validation data is empty. Pass some, or none at all.")
-        return Held(lambda: self.items, 0, device)
+        return Held(lambda _: self.items, 0, device)
 
     def fingerprint(self) -> str:
         """Of everything in a list; of anything else the length, for what comes out is not known before it is taken."""

@@ -23,7 +23,7 @@ SEVERITIES = ("error", "warning", "advice")
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Something to try: in words, as code for one's own loop, and as changes of a recipe, by their names in `cure/remedies.py`."""
+    """Something to try: in words, as code for one's own loop, and as changes of a recipe, by their names in `trials/remedies.py`."""
 
     words: str
     snippet: str = ""

@@ -25,6 +25,7 @@ from wellfit.events import Vitals
 
 DENSE, SPARSE = 4, 256  # all of the first steps are looked at; later one in so many at least
 OF_SOME = ("labels", "tags", "targets")  # what some of the batches tell as well as all of them
+LONG = 100  # steps, below which a run is a first look that may well have learnt little
 WELL_LEARNED = 0.8  # of the loss is gone: nothing is to be explained by a classical model
 
 
@@ -109,7 +110,7 @@ class Probe(Watch):
                 self._tell(None, about, name, values, words)
 
         samples.tell(emit, final=True)
-        if history.fell() <= WELL_LEARNED:
+        if history.fell() <= WELL_LEARNED and self.training.step >= LONG:
             told = yardstick.compared(samples, history, self.training.step)
             if told is not None:
                 self._tell(None, "yardstick", "classical model", told)

@@ -42,6 +42,7 @@ class Stages:
 
     def freeze(self) -> None:
         """Before the optimizer is made: what never learns requires no gradient, all else does."""
+        self._now = None
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self.starts.get(name, 0) != NEVER)
 
@@ -77,7 +78,7 @@ class Stages:
 
     def rates(self, settings: Optimizer) -> dict[str, float]:
         """The optimizer's rates by pattern, and after those the rate of each parameter that has a factor."""
-        assert settings.learning_rate is not None, "learning_rate is not resolved"
+        assert isinstance(settings.learning_rate, float), "learning_rate is not resolved"
         patterns = settings.learning_rates
         free = {name: d for name, d in self.decays.items() if not any(fnmatchcase(name, p) for p in patterns)}
         return {**patterns, **{name: settings.learning_rate * decay for name, decay in free.items()}}

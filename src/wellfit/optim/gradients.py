@@ -64,6 +64,12 @@ class Gradients:
             for parameter in self.parameters.values():
                 parameter.grad = None
 
+    def drop(self) -> None:
+        """Makes a half-done step undone: zero where a gradient was before it, none where none was."""
+        for parameter in self._waiting:
+            parameter.grad = None
+        self.clear()
+
     def _gather(self) -> None:
         """Takes gradients that were born outside the buffer into it: all of them once, late ones when they appear."""
         if not any(parameter.grad is not None for parameter in self._waiting):
@@ -118,5 +124,11 @@ class Gradients:
         return {"reached": list(self.reached)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["reached"] == self.reached:
+            self.drop()
+            return
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        self.buffer, self.reached, self._waiting = None, [], list(self.parameters.values())
         if state["reached"]:
             self._lay_out([name for name in state["reached"] if name in self.parameters])

@@ -38,7 +38,7 @@ def build(model: nn.Module, settings: Optimizer) -> "torch.optim.Optimizer | Pai
     `learning_rate`, `weight_decay` and `beta2` must be resolved. Raises RecipeError for settings that do not fit the
     model, and ModelError if nothing is trainable.
     """
-    assert settings.learning_rate is not None, "learning_rate is not resolved"
+    assert isinstance(settings.learning_rate, float), "learning_rate is not resolved"
     assert settings.weight_decay is not None, "weight_decay is not resolved"
     groups = parameter_groups(model, settings, settings.learning_rate, settings.weight_decay)
     _refuse_sparse(model, settings)
@@ -47,14 +47,14 @@ def build(model: nn.Module, settings: Optimizer) -> "torch.optim.Optimizer | Pai
     return optimizer
 
 
-def scaled(learning_rate: float | None, batch_size: int, reference: int, rule: str | None) -> float:
+def scaled(learning_rate: float | str | None, batch_size: int, reference: int, rule: str | None) -> float:
     """A rate that was chosen for batches of `reference` samples, for batches of `batch_size`.
 
     linear: x (batch / reference), for SGD (Goyal et al. 2017, 2.1). sqrt: x sqrt(batch / reference), for Adam and its
     kin (Krizhevsky 2014; Malladi et al. 2022, who scale the betas and eps as well, which is not done here). Both hold
     only up to some batch size, and the linear one needs a warmup. Rate and rule must be resolved.
     """
-    assert learning_rate is not None, "learning_rate is not resolved"
+    assert isinstance(learning_rate, float), "learning_rate is not resolved"
     assert rule is not None, "batch_scaling is not resolved"
     return learning_rate * SCALINGS[rule](batch_size / reference)
 

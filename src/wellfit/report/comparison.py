@@ -1,11 +1,11 @@
 """Ways of training beside each other, in numbers and words: paired by seed, with the spread, and a plain verdict.
 
-`wellfit/cure/` trains and fills these in; `report/pictures.py` draws them. Nothing here trains or reads.
+`wellfit/trials/` trains and fills these in; `report/pictures.py` draws them. Nothing here trains or reads.
 
 Differences are taken seed by seed, because a seed draws the same weights, order and samples for every arm, and their mean has a
-90 % interval by Student's t (Student 1908). Where the interval holds 0, what is said is that so many seeds can show no
-difference, which is not that there is none. An arm whose loss stopped being a finite number where the other's did not has lost
-that seed, whatever its score was before.
+90 % interval by Student's t (Student 1908). Where the interval holds 0, and fewer than five seeds or not all of them point one way,
+what is said is that so many seeds can show no difference, which is not that there is none. An arm whose loss stopped being a
+finite number where the other's did not has lost that seed, whatever its score was before.
 
     >>> for sentence in comparison.says: print(sentence)
     optimizer.kind=sgd is worse: the test accuracy by 1.4 points (90 % interval over 3 seeds: 0.9 to 1.9).
@@ -20,6 +20,7 @@ from typing import Any, Literal
 from wellfit.report.words import METRICS, SPLITS, amount, count, number, plain
 
 SURE = 0.9  # of the intervals
+SIGNS = 5  # differences of one sign, by chance with 2 / 2^5 = 6 % (the sign test, Arbuthnot 1710)
 MANY = 4  # comparisons of which one may well miss by chance
 
 Says = Literal["better", "worse", "level", "unknown"]
@@ -89,11 +90,18 @@ class Comparison:
         found = interval(gains, self._least)
         says: Says = "unknown"
         if found is not None and not rescued and not lost:
-            says = "better" if found[0] > 0 else "worse" if found[1] < 0 else "level"
+            says = "better" if found[0] > 0 else "worse" if found[1] < 0 else self._by_signs(gains)
         elif (rescued or lost) and len(gains) + rescued + lost > 1:
             clean = not any(gain < 0 for gain in gains) if rescued else not any(gain > 0 for gain in gains)
             says = "level" if (rescued and lost) or not clean else "better" if rescued else "worse"
         return Verdict(says, gains, found, rescued, lost)
+
+    @staticmethod
+    def _by_signs(gains: Sequence[float]) -> Says:
+        """The sign test, for differences too wild for an interval: five that point one way are rarer than one in ten."""
+        if len(gains) < SIGNS or not (all(gain > 0 for gain in gains) or all(gain < 0 for gain in gains)):
+            return "level"
+        return "better" if gains[0] > 0 else "worse"
 
     @property
     def says(self) -> list[str]:

@@ -104,9 +104,12 @@ def notes(events: Sequence[Event]) -> list[str]:
     steps = [event for event in events if isinstance(event, Stepped)]
     skipped = sum(event.skipped for event in steps)
     if skipped:
+        changed = f"{words.count(skipped, 'step')} of {len(steps):,} changed nothing"
+        started = words.last(events, Started)
         told.append(
-            f"{words.count(skipped, 'step')} of {len(steps):,} changed nothing: a gradient overflowed in fp16, and the "
-            "loss scale was lowered. A few are usual; many are not."
+            f"{changed}: a gradient overflowed in fp16, and the loss scale was lowered. A few are usual; many are not."
+            if started is None or started.precision == "fp16"
+            else f"{changed}: their loss or gradient was not finite, and `recovery` passed over them."
         )
     return told
 
@@ -198,7 +201,8 @@ def numbers(events: Sequence[Event]) -> tuple[list[str], list[list[str]]]:
 def facts(events: Sequence[Event], task: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was trained on what, in numbers."""
     told: list[tuple[str, str]] = []
-    started, resumed = words.last(events, Started), [e.step for e in events if isinstance(e, Started) and e.step]
+    started = words.last(events, Started)
+    resumed = [e.step for e in events if isinstance(e, Started) and e.step and not e.went_back]
     if started is not None:
         valid = f", {started.valid_samples:,} held out for validation" if started.valid_samples else ""
         frozen = started.parameters - started.trainable

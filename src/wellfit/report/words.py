@@ -358,7 +358,8 @@ def _against(recipe: Recipe, events: Sequence[Event]) -> str:
 
 
 def _time(events: Sequence[Event]) -> str:
-    started, ended = last(events, Started), last(events, Ended)
+    started = last([event for event in events if not (isinstance(event, Started) and event.went_back)], Started)
+    ended = last(events, Ended)
     if started is None or ended is None:
         return ""
     where = f"on {started.device} in {started.precision}" + (

@@ -12,7 +12,17 @@ from wellfit.settings.data import Augment, Data
 from wellfit.settings.finetune import Finetune
 from wellfit.settings.models import MLP, MODELS, ConvNet, GivenModel, Model, Named, Pretrained
 from wellfit.settings.part import Origin, Part, Who, setting
-from wellfit.settings.training import Checkpoints, Evaluation, Hardware, Loss, Optimizer, Schedule, Task, Training
+from wellfit.settings.training import (
+    Checkpoints,
+    Evaluation,
+    Hardware,
+    Loss,
+    Optimizer,
+    Recovery,
+    Schedule,
+    Task,
+    Training,
+)
 
 __all__ = [
     "MLP",
@@ -32,6 +42,7 @@ __all__ = [
     "Origin",
     "Part",
     "Pretrained",
+    "Recovery",
     "Schedule",
     "Task",
     "Training",

@@ -1,8 +1,9 @@
 """How it is learnt, watched and kept: loss, optimizer, schedule, the loop, hardware, evaluation, checkpoints."""
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from wellfit.settings.part import Part, setting
 
@@ -65,13 +66,11 @@ class Optimizer(Part):
         "Robust to the scale of the gradients, with decay that does not depend on it.",
         "Loshchilov & Hutter 2019",
     )
-    learning_rate: float | None = setting(
+    learning_rate: float | Literal["auto"] | None = setting(
         None,
-        "Peak learning rate.",
+        "Peak learning rate, above 0 and at most 100; auto: measured before the training, as by `wellfit find-lr`.",
         "Derived from the optimizer and the model.",
         "",
-        gt=0,
-        le=100,
     )
     learning_rates: dict[str, float] = Field(
         default_factory=dict,
@@ -135,6 +134,22 @@ class Optimizer(Part):
         "Derived: linear for SGD, square root for adaptive optimizers.",
         "Goyal et al. 2017; Malladi et al. 2022",
     )
+
+    @field_validator("learning_rate", mode="before")
+    @classmethod
+    def _is_a_rate(cls, value: Any) -> Any:
+        """One sentence, where a union of types would tell of each."""
+        if value is None or value == "auto":
+            return value
+        try:
+            rate = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            rate = math.nan
+        if not 0 < rate <= 100:
+            raise ValueError(
+                "it can be a number above 0 and at most 100, auto to have it measured, or null to have it derived"
+            )
+        return rate
 
 
 class Schedule(Part):
@@ -299,6 +314,36 @@ class Checkpoints(Part):
     )
     keep: int = setting(
         2, "Latest checkpoints kept, besides the best.", "One to use and one in case it is damaged.", ge=1
+    )
+
+
+class Recovery(Part):
+    out_of_memory: bool = setting(
+        False,
+        "Where memory runs out: halve the micro-batch, keep the batch, and take the same step again.",
+        "Off: a run does nothing by itself that it was not asked for. The gradient is the same; each step takes longer.",
+    )
+    not_finite: int = setting(
+        0,
+        "Skip steps whose loss or gradient is not finite, and after so many in a row go back to the last good checkpoint. "
+        "0: off; such a loss ends the run.",
+        "Off: NaN has a cause, which is better found. 3 is a good number. Each step then waits until its loss can be read.",
+        "Zhang et al. 2022 (OPT), section 2.5",
+        ge=0,
+    )
+    rollbacks: int = setting(
+        3,
+        "How often a run may go back; after that such a loss ends it.",
+        "What lower rates and other data do not mend in three attempts has another cause.",
+        ge=0,
+    )
+    rate_factor: float = setting(
+        0.5,
+        "Factor of all learning rates from each going back on.",
+        "Steps that are too large are the usual cause.",
+        "Zhang et al. 2022 (OPT), section 2.5",
+        gt=0,
+        le=1,
     )
 
 

@@ -17,7 +17,7 @@ Spearman's correlation.
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -110,6 +110,7 @@ class Contrastive:
 
     temperature: float = 0.05
     label_smoothing: float = 0.0
+    together: ClassVar[bool] = True  # what one text loses depends on the others beside it
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         cosines_BB = outputs[:, 0].float() @ outputs[:, 1].float().T

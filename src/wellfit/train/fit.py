@@ -15,9 +15,9 @@ from torch import Tensor
 from wellfit.data.batches import Batch
 from wellfit.distributed import any_rank, syncing, total, wrap
 from wellfit.events import Evaluated
-from wellfit.train.evaluate import evaluate
 from wellfit.train.interruption import Interruption
 from wellfit.train.record import Record
+from wellfit.train.recovery import ready
 from wellfit.train.setup import Job
 from wellfit.train.switches import compiled
 
@@ -26,8 +26,8 @@ def fit(job: Job, record: Record) -> str:
     """Trains `job.model` in place, from `job.standing` on. Returns why it ended, in the words of `events.Ended`."""
     task, model, optimizer, gradients = job.task, job.model, job.optimizer, job.gradients
     precision, batches, standing, training = job.precision, job.batches, job.standing, job.recipe.training
-    replica = wrap(model, job.device)
-    valid, broken, reason, probe = job.valid, False, None, record.probe
+    replica, recovery = wrap(model, job.device), ready(job, record)
+    valid, probe, looking, broken, reason = job.valid, record.probe, False, False, None
 
     def backward(batch: Batch, share: Tensor) -> Tensor:
         """Adds the gradient of the summed loss times `share` to what is there; returns the sum."""
@@ -38,10 +38,9 @@ def fit(job: Job, record: Record) -> str:
         precision.backward(loss, share)
         return loss.detach()
 
-    looking = False
     gradient = compiled(backward, replica, record.note) if job.recipe.hardware.compile else backward
 
-    with Interruption() as interruption:
+    with recovery.explaining(), Interruption() as interruption:
         while standing.step < job.steps and not standing.patience_is_over and not reason:
             # 1. The learning rate is a function of the step; the micro-batches are those at this position of the data.
             learning_rate = job.set_learning_rate(standing.step)
@@ -55,30 +54,35 @@ def fit(job: Job, record: Record) -> str:
 
             # 3. The gradient of the mean loss over that batch; ranks exchange it once, with the last micro-batch.
             losses, looking = [], probe.due
-            for i, batch in enumerate(micro_batches, start=1):
-                with syncing(replica, last=i == len(micro_batches)):
-                    losses.append(gradient(batch, share))
+            with recovery.attempt():
+                for i, batch in enumerate(micro_batches, start=1):
+                    with syncing(replica, last=i == len(micro_batches)):
+                        losses.append(gradient(batch, share))
+            if recovery.again:  # memory ran out: nothing of that remains, and the batch comes again, cut smaller
+                continue
 
             # 4. Look, if it is time to; clip, step, clear.
             precision.unscale(optimizer)
             if looking:
                 probe.before()
             grad_norm = gradients.clip(training.max_grad_norm, training.max_grad_value)
-            updated = precision.step(optimizer)
+            updated = recovery.allows(losses, grad_norm) and precision.step(optimizer)
             probe.after()
             gradients.clear()
             standing.step += 1
             record.add(standing.step, losses, weight, grad_norm, learning_rate, updated, waited)
+            if recovery.rolled_back():  # too many steps were not finite: on from an earlier one
+                continue
 
             # 5. Now and then: read the numbers, evaluate, save, stop.
             step, last, improved = standing.step, standing.step == job.steps, False
-            interrupted, overdue = any_rank(interruption.requested, record.save_is_overdue())
+            interrupted, overdue = any_rank(interruption.requested or step == job.until, record.save_is_overdue())
             evaluating = step % job.evaluate_every == 0 or last
             if step % training.log_every == 0 or evaluating or last:
                 broken = not record.flush()
             if valid is not None and evaluating and not broken:
                 with precision.autocast():
-                    scores = evaluate(model, task, valid)
+                    scores = recovery.evaluate(model, task, valid)
                 improved = standing.consider(scores.get(job.metric))
                 record.emit(Evaluated(step, "valid", scores))
             if broken:

@@ -6,6 +6,7 @@ each observer. Observers run with the random generators put aside, so that not e
 training; one that raises is reported and dropped.
 """
 
+import dataclasses
 import math
 import sys
 import time
@@ -19,7 +20,7 @@ from wellfit.checkpoint import Checkpoints
 from wellfit.data.batches import untouched_randomness
 from wellfit.distributed import gathered, rank, total
 from wellfit.environment import peak_memory_bytes, utilization
-from wellfit.events import Event, Noted, Paced, Stepped
+from wellfit.events import Event, Noted, Paced, Started, Stepped
 from wellfit.run import CHECKPOINTS, Journal, Run
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Probe(Protocol):
     def loss(self, loss: Tensor, batch: Any) -> None: ...
     def before(self) -> None: ...
     def after(self) -> None: ...
+    def back_to(self, step: int) -> None: ...
 
 
 class Blind:
@@ -51,6 +53,7 @@ class Blind:
     def loss(self, loss: Tensor, batch: Any) -> None: ...
     def before(self) -> None: ...
     def after(self) -> None: ...
+    def back_to(self, step: int) -> None: ...
 
 
 class Record:
@@ -67,7 +70,9 @@ class Record:
         self.checkpoints = Checkpoints(run.folder / CHECKPOINTS, keep)
         self.seconds_between_saves = math.inf if minutes is None else 60 * minutes
         self.finite = True
+        self.tolerant = False  # of skipped steps that are not finite: recovery says itself when it is at its end
         self.step = 0
+        self._started: Started | None = None
         self._steps: list[
             tuple[int, int, float | Tensor, float, bool]
         ] = []  # step, micro-batches, weight, rate, updated
@@ -115,7 +120,7 @@ class Record:
             taken += parts
             told.append(Stepped(step, loss, norm, rate, skipped=not updated))
         # fp16 skips a step that overflows, which is no harm; skipping every step on a loss that is not finite is.
-        counted = [t for t in told if not t.skipped] or told
+        counted = [t for t in told if not t.skipped] or ([] if self.tolerant else told)
         self.finite = self.finite and all(
             math.isfinite(t.loss) and (t.skipped or math.isfinite(t.grad_norm)) for t in counted
         )
@@ -141,12 +146,27 @@ class Record:
     def emit(self, event: Event) -> None:
         """Tells an event, after everything that was buffered before it."""
         self.flush()
+        if isinstance(event, Started):
+            self._started = event
         self._tell([event])
         self._clock = time.perf_counter()  # evaluating and saving is not stepping
 
     def note(self, text: str) -> None:
         """Something a person should know."""
         self._tell([Noted(self.step, text)])
+
+    def back_to(self, step: int, best: int | None) -> None:
+        """What was told and saved after `step` is void, because it is done again. `best`: the best step up to there."""
+        self.flush()
+        if self.first:
+            self.checkpoints.forget_after(step)
+            self.checkpoints.mark_best(best)
+            self._tell_saved()
+        if self._started is not None:
+            self.emit(dataclasses.replace(self._started, step=step, time=time.time(), went_back=True))
+        self.step = step
+        self.probe.vitals.clear()
+        self.probe.back_to(step)
 
     def _tell(self, events: list[Any]) -> None:
         if self.journal is None:
@@ -176,6 +196,7 @@ class Record:
         """A checkpoint of the job as it stands, written in the background. All ranks call this; one writes."""
         if not self.flush():
             return
+        self.checkpoints.protected = job.recovered.saving(job, best)
         random_states = gathered(job.random_state())
         if self.first:
             self.checkpoints.save(

@@ -43,9 +43,10 @@ from wellfit.models.keras import adopted
 from wellfit.models.recompute import recompute
 from wellfit.optim.gradients import Gradients
 from wellfit.precision import Precision
-from wellfit.recipe import Recipe, nearest
+from wellfit.recipe import Optimizer, Recipe, nearest
 from wellfit.tasks import Task
 from wellfit.tasks.metrics import Averaged
+from wellfit.train.recovery import Recovered, check, explaining, ran_out, until_it_fits
 from wellfit.train.switches import first_line
 
 
@@ -85,7 +86,14 @@ class Standing:
             setattr(self, name, value)
 
 
-IDLE = ("name", "checkpoints.", "training.log_every", "training.doctor")  # what changes no bit of the training
+# Recovery may be asked for when a run goes on: what it has come to is in the checkpoint.
+IDLE = (
+    "name",
+    "checkpoints.",
+    "training.log_every",
+    "training.doctor",
+    "recovery.",
+)  # what changes no bit of the training
 
 
 @dataclass
@@ -112,6 +120,8 @@ class Job:
     old: finetune.OldTask | None = None  # what is not to be forgotten
     began_with: str = ""  # a fingerprint of the starting weights, where they still count later
     stages: finetune.Stages | None = None  # what learns when, where that is not everything always
+    recovered: Recovered = field(default_factory=Recovered)  # what recovery has come to
+    until: int | None = None  # a step to stop at as if interrupted, before the end
 
     def __post_init__(self) -> None:
         evaluation, checkpoints = self.recipe.evaluation, self.recipe.checkpoints
@@ -132,6 +142,7 @@ class Job:
             "precision": self.precision,
             "gradients": self.gradients,
             "standing": self.standing,
+            "recovered": self.recovered,
         }
 
     def set_learning_rate(self, step: int) -> float:
@@ -145,7 +156,7 @@ class Job:
         else:
             factor = self.schedule(step, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
+            group["lr"] = group["peak"] * factor * self.recovered.factor
         return float(self.optimizer.param_groups[0]["lr"])
 
     def share(self, weight: float | Tensor) -> Tensor:
@@ -171,8 +182,8 @@ class Job:
         """The state of all parts, and what the run was made of."""
         return {name: part.state_dict() for name, part in self.parts.items()} | {"made_of": self.made_of()}
 
-    def restore(self, weights: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        """Puts everything back. Raises RunError if model or data are not those of the checkpoint, saying what changed."""
+    def restore(self, weights: Mapping[str, Any], state: Mapping[str, Any], besides: tuple[str, ...] = ()) -> None:
+        """Puts everything back, but for the parts `besides`. Raises RunError if model or data are not those of the checkpoint, saying what changed."""
         changes = _changes(state["made_of"], self.made_of())
         if changes:
             raise RunError(
@@ -181,13 +192,53 @@ class Job:
             )
         self.model.load_state_dict(weights)
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+            if name not in besides:
+                part.load_state_dict(state.get(name, {}) if part is self.recovered else state[name])
         states = state["random"]
         if len(states) != world():
             raise RunError(
                 f"This run was trained by {len(states)} rank(s) and cannot go on bit for bit with {world()}."
             )
         _set_random_state(states[rank()])
+
+    def go_on_from(self, weights: Mapping[str, Any], state: Mapping[str, Any], steps_per_epoch: int) -> list[str]:
+        """Takes over where another recipe's run stood, and goes on by this one: a counterfactual.
+
+        `steps_per_epoch` is that run's. Returns what could not be taken over, a sentence each. Raises RecipeError where
+        the change is one of the weights themselves.
+        """
+        made_of = state["made_of"]
+        changes = _changes({name: of for name, of in made_of.items() if name in weights}, signature(self.model))
+        if changes:
+            raise RecipeError(
+                f"The change is one of the weights themselves ({'; '.join(changes)}), so a run cannot go on from its middle "
+                "with it. Begin at the start: `--from-step 0`."
+            )
+        self.model.load_state_dict(weights)
+        notes = []
+        hyper = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        same_kind = made_of.get("`optimizer.kind`") == repr(self.recipe.optimizer.kind)
+        if same_kind and _grouped(state["optimizer"]) == _grouped(self.optimizer.state_dict()):
+            self.optimizer.load_state_dict(state["optimizer"])
+            for group, own in zip(self.optimizer.param_groups, hyper, strict=True):
+                group.update(own)
+        else:
+            notes.append("The optimizer begins without its averages, because what they average has changed.")
+        if made_of.get("`hardware.precision`") == repr(self.recipe.hardware.precision):
+            self.precision.load_state_dict(state["precision"])
+        self.gradients.load_state_dict(state["gradients"])
+        self.recovered.load_state_dict(state.get("recovered", {}))
+        position = state["batches"]
+        if self.batches.steps_per_epoch != steps_per_epoch and "position" in position:
+            epoch, step = divmod(position["position"], steps_per_epoch)
+            step = step * self.batches.steps_per_epoch // steps_per_epoch
+            position = {**position, "position": epoch * self.batches.steps_per_epoch + step}
+            notes.append("Batches are of another size, so the data goes on from the nearest batch of the same epoch.")
+        self.batches.load_state_dict(position)
+        same_metric = made_of.get("`evaluation.metric`") == repr(self.recipe.evaluation.metric)
+        standing = state["standing"] if same_metric else {"step": state["standing"]["step"]}
+        self.standing.load_state_dict(standing)
+        return notes
 
     @staticmethod
     def random_state() -> dict[str, Any]:
@@ -381,21 +432,17 @@ def _assembled(
     fingerprint: str,
     start: finetune.Start,
 ) -> Job:
-    model = model.to(device)
+    with explaining(recipe, f"while the model was moved to {device}"):
+        model = model.to(device)
     if recipe.hardware.activation_checkpointing:
         recompute(model, recipe.hardware.activation_checkpointing)
-    names, metric = _look(task, model, batches), recipe.evaluation.metric
+    notes, recovered, metric = [*start.notes], Recovered(), recipe.evaluation.metric
+    check(recipe, task, batches)
+    names = until_it_fits(_look, task, model, batches, recipe, recovered, notes.append)
     if metric not in names:
         raise RecipeError(
             f"`evaluation.metric` is {metric!r}, but the scores are {', '.join(names)}.{nearest(str(metric), names)}"
         )
-    settings = recipe.optimizer
-    if settings.reference_batch_size is not None:
-        batch, reference, rule = recipe.training.batch_size or 1, settings.reference_batch_size, settings.batch_scaling
-        rates = {name: optim.scaled(rate, batch, reference, rule) for name, rate in settings.learning_rates.items()}
-        rate = optim.scaled(settings.learning_rate, batch, reference, rule)
-        settings = settings.model_copy(update={"learning_rate": rate, "learning_rates": rates})
-    notes = [*start.notes]
     total, stages = _total(recipe, batches), None
     if recipe.finetune.strategy is not None:
         stages = finetune.plan(
@@ -413,7 +460,6 @@ def _assembled(
                 "cannot agree on that. Train with one, or choose one by which all begins at once."
             )
         stages.freeze()
-        settings = settings.model_copy(update={"learning_rates": stages.rates(settings)})
     if recipe.finetune.towards_start:
         task = finetune.TowardsStart(task, model, recipe.finetune.towards_start, start.fresh)
     began_with = ""
@@ -430,7 +476,7 @@ def _assembled(
         recipe=recipe,
         task=task,
         model=model,
-        optimizer=optim.build(model, settings),
+        optimizer=optim.build(model, with_rates(recipe, stages)),
         gradients=Gradients(model),
         precision=Precision(recipe.hardware.precision, device),
         batches=batches,
@@ -441,7 +487,19 @@ def _assembled(
         notes=notes,
         stages=stages,
         began_with=began_with,
+        recovered=recovered,
     )
+
+
+def with_rates(recipe: Recipe, stages: finetune.Stages | None) -> Optimizer:
+    """The optimizer's settings with its rates scaled to the batch, and those that a strategy of fine-tuning gives parameters."""
+    settings = recipe.optimizer
+    if settings.reference_batch_size is not None:
+        batch, reference, rule = recipe.training.batch_size or 1, settings.reference_batch_size, settings.batch_scaling
+        rates = {name: optim.scaled(rate, batch, reference, rule) for name, rate in settings.learning_rates.items()}
+        rate = optim.scaled(settings.learning_rate, batch, reference, rule)
+        settings = settings.model_copy(update={"learning_rate": rate, "learning_rates": rates})
+    return settings if stages is None else settings.model_copy(update={"learning_rates": stages.rates(settings)})
 
 
 def _look(task: Task, model: nn.Module, batches: Batches) -> list[str]:
@@ -462,6 +520,8 @@ def _look(task: Task, model: nn.Module, batches: Batches) -> list[str]:
         except WellfitError:
             raise
         except (RuntimeError, TypeError, IndexError, KeyError, ValueError) as error:
+            if ran_out(error):
+                raise
             raise ModelError(f"The model cannot take a batch of {_described(batch)}: {first_line(error)}.") from error
         finally:
             for module, training in modes:
@@ -566,6 +626,13 @@ def _changes(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     changes += [f"{name} is gone" for name in then if name not in now]
     changes += [f"{name} is new" for name in now if name not in then]
     return changes if len(changes) <= 4 else [*changes[:4], f"and {len(changes) - 4} more"]
+
+
+def _grouped(state: Mapping[str, Any]) -> list[Any]:
+    """How many parameters each group of an optimizer's state has."""
+    if "param_groups" in state:
+        return [len(group["params"]) for group in state["param_groups"]]
+    return [_grouped(part) for part in state.values()]
 
 
 def _set_random_state(state: Mapping[str, Any]) -> None:

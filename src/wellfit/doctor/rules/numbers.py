@@ -100,7 +100,8 @@ def loss_spike(h: History) -> Iterator[Finding]:
         alone = max(values[i - 1], values[i + 1], values[i + 2]) < 0.35 * values[i]
         if values[i] > max(6 * usual, 0.3 * level) > 0 and values[i] > middle + 12 * scatter and alone:
             hits.append((i, values[i] / usual))
-    if hits and len(hits) <= 0.12 * len(values) and (len(hits) >= 2 or hits[0][1] > 9):
+    once = bool(hits) and hits[0][1] > 9 and values[hits[0][0]] > 0.5 * level  # what does no harm may happen once
+    if hits and len(hits) <= 0.12 * len(values) and (len(hits) >= 2 or once):
         i, times = hits[0]
         yield find(
             "loss-spike", points[i][0],

@@ -52,6 +52,11 @@ def about(name: str) -> str:
     return (function.__doc__ or "").strip()
 
 
+def _chosen(recipe: Recipe, path: str) -> bool:
+    """Whether somebody set a value that would otherwise be derived."""
+    return recipe.origin(path).by not in ("derived", "default")
+
+
 # ---- gradients
 
 
@@ -75,7 +80,7 @@ def scale_rate(factor: float, recipe: Recipe) -> Changes:
 
 def usual_rate(recipe: Recipe) -> Changes:
     """Takes the learning rate that wellfit derives from optimizer and model."""
-    return {"optimizer.learning_rate": None} if recipe.origin("optimizer.learning_rate").by != "derived" else {}
+    return {"optimizer.learning_rate": None} if _chosen(recipe, "optimizer.learning_rate") else {}
 
 
 def usual_optimizer(recipe: Recipe) -> Changes:
@@ -84,8 +89,7 @@ def usual_optimizer(recipe: Recipe) -> Changes:
     return {
         f"optimizer.{name}": value
         for name, value in usual.items()
-        if (value is not None and now[name] != value)
-        or (value is None and recipe.origin(f"optimizer.{name}").by not in ("derived", "default"))
+        if (value is not None and now[name] != value) or (value is None and _chosen(recipe, f"optimizer.{name}"))
     }
 
 
@@ -103,7 +107,7 @@ def usual_schedule(recipe: Recipe) -> Changes:
         for name, value in usual.items()
         if value is not None and now[name] != value
     }
-    if recipe.origin("schedule.warmup_steps").by not in ("derived", "default"):
+    if _chosen(recipe, "schedule.warmup_steps"):
         changes["schedule.warmup_steps"] = None
     return changes
 
@@ -275,7 +279,7 @@ def no_dropout(recipe: Recipe) -> Changes:
 
 def usual_decay(recipe: Recipe) -> Changes:
     """Takes the weight decay that is usual for the optimizer."""
-    return {"optimizer.weight_decay": None} if recipe.origin("optimizer.weight_decay").by != "derived" else {}
+    return {"optimizer.weight_decay": None} if _chosen(recipe, "optimizer.weight_decay") else {}
 
 
 def sharp_labels(recipe: Recipe) -> Changes:

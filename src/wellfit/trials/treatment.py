@@ -24,9 +24,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wellfit.cure import remedies
-from wellfit.cure.compare import Way, side_by_side
-from wellfit.cure.trials import OVER, Trial, finished, outcome
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.finding import catalogue
 from wellfit.errors import RunError
@@ -35,10 +32,14 @@ from wellfit.recipe import Change, Origin, Recipe
 from wellfit.report.comparison import Comparison
 from wellfit.report.words import amount, better, plain, told
 from wellfit.run import Run
+from wellfit.trials import remedies
+from wellfit.trials.compare import Way, side_by_side
+from wellfit.trials.trial import OVER, Trial, finished, outcome
 
 FOLDER, SUMMARY, CURED, PICTURE = "cure", "cure.json", "cured.yaml", "cure.png"
 ORDER = ("data", "loss and head", "the loop", "units and structure", "numbers", "learning rate", "fit")
-ROUNDS, MOST, FINALISTS = 5, 8, 2  # changes kept, remedies tried in a round, and of those with all seeds
+ROUNDS, MOST = 5, 8  # changes kept, remedies tried in a round
+FINALISTS, MOST_FINALISTS = 2, 4  # of those with all seeds, and where none of the first is better
 QUIETLY = 600.0  # seconds that trials of full length may take unasked
 FINER = ("slightly-lower-learning-rate", "slightly-higher-learning-rate")
 LEAST = 60  # steps of a shortened trial
@@ -302,8 +303,8 @@ class _Patient:
                 ranked.append((sign * after, way, one))
         ranked.sort(key=lambda each: -each[0])
         kept: tuple[float, Way, Tried] | None = None
-        for _, way, one in ranked[:FINALISTS]:
-            if self.over and kept is not None:
+        for rank, (_, way, one) in enumerate(ranked[:MOST_FINALISTS], start=1):
+            if kept is not None and (self.over or rank > FINALISTS):
                 break
             verdict = self._judged(current, way)
             at = self.tried.index(one)
@@ -502,7 +503,8 @@ def _found(run: Run) -> list[Mapping[str, Any]]:
     for event in run.events():
         doctor.see(event)
     doctor.end()
-    return [finding.as_dict() for finding in doctor.findings()]
+    read: list[Mapping[str, Any]] = [finding.as_dict() for finding in doctor.findings()]
+    return read
 
 
 def _ordered(findings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

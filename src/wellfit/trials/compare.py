@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from wellfit import api, distributed
-from wellfit.cure.trials import Outcome, Trial, finished, outcome, over
 from wellfit.environment import device as device_for
 from wellfit.errors import RecipeError, RunError
 from wellfit.recipe import MODELS, Recipe
@@ -27,6 +26,7 @@ from wellfit.report.words import amount, better, plain, told
 from wellfit.run import RECIPE as RECIPE_FILE
 from wellfit.train.setup import Job, from_recipe
 from wellfit.train.switches import torch_settings
+from wellfit.trials.trial import Outcome, Trial, finished, outcome, over
 
 SUMMARY = "comparison.json"
 SAME = (  # what must be equal, or scores are of different things
@@ -171,16 +171,16 @@ def side_by_side(
             if reached is not None and seed in seeds:
                 found[way.name, seed] = reached
     comparison = _drawn_up(ways, seeds, found, trials, folder, name, scored, metric)
-    for number, ((way, seed), trial) in enumerate(trials.items(), start=1):
+    for number, ((named, seed), trial) in enumerate(trials.items(), start=1):
         if not finished(trial):
             break
         reached = outcome(trial.folder, scored[0])
         assert reached is not None
-        found[way, seed] = reached
+        found[named, seed] = reached
         comparison = _drawn_up(ways, seeds, found, trials, folder, name, scored, metric)
         _write(folder, comparison)
         if not quiet:
-            _tell(number, len(trials), next(w for w in ways if w.name == way), seed, comparison)
+            _tell(number, len(trials), next(way for way in ways if way.name == named), seed, comparison)
     return comparison
 
 

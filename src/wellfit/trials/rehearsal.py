@@ -1,0 +1,201 @@
+"""A job that is begun as often as one likes, at any learning rate and for any number of steps.
+
+Each time the loop of `train/fit.py` itself turns it: the same micro-batches in the same order, the same optimizer, clipping,
+precision and losses, from the same weights and random numbers. So two rates differ in nothing else, and a short run does what
+a real one would do. Nothing is written to a disk, and no weights are kept but those of the start.
+
+    >>> first = Rehearsal(job)
+    >>> slow, fast = first.run(1e-3, 200), first.run(3e-3, 200)
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wellfit import optim
+from wellfit.data.batches import Batch, Held, seed_everything
+from wellfit.events import Evaluated
+from wellfit.optim.gradients import Gradients
+from wellfit.precision import Precision
+from wellfit.train.fit import fit
+from wellfit.train.record import Blind
+from wellfit.train.setup import Job, Standing, with_rates
+
+FEWEST = 5  # losses that make a mean
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A short run. `losses`: of each step, the mean over its batch. `valid`: the validation loss at each evaluation."""
+
+    losses: tuple[float, ...]
+    finite: bool  # false: a loss or gradient norm was not, and the run was left there
+    valid: tuple[float, ...] = ()
+
+    def final(self, share: float = 0.1) -> float:
+        """The mean training loss of the last `share` of the steps, at least five of them; infinite if the run broke."""
+        if not self.finite or not self.losses:
+            return math.inf
+        last = self.losses[-max(FEWEST, round(share * len(self.losses))) :]
+        return sum(last) / len(last)
+
+
+class Rehearsal:
+    """A job and its start. `optimizer` is the caller's own, copied for each run with `twins`, id of a parameter -> its copy in
+    the job's model; without one the job's recipe makes it. `steps` counts those taken in all.
+    """
+
+    def __init__(self, job: Job, optimizer: Any = None, twins: Mapping[int, Tensor] | None = None):
+        self.job, self.optimizer, self.twins, self.steps = job, optimizer, dict(twins or {}), 0
+        self.schedule, self.position = job.schedule, copy.deepcopy(job.batches.state_dict())
+        self.modes = [(module, module.training) for module in job.model.modules()]
+        lasting = {id(value) for value in job.model.state_dict(keep_vars=True).values()}
+        self.weights = copy.deepcopy(job.model.state_dict())
+        self.passing = [(b, b.detach().clone()) for b in job.model.buffers() if id(b) not in lasting]
+
+    def run(self, rate: float, steps: int, *, evaluations: int = 0) -> Outcome:
+        """A training of so many steps by the job's schedule, with `rate` at its peak, and evenly spaced evaluations.
+
+        Raises KeyboardInterrupt if somebody asked to stop, as `ramp` does.
+        """
+        return self._turned(rate, steps, self.schedule, evaluations, None)
+
+    def ramp(self, rates: list[float], enough: Callable[[list[float]], bool]) -> Outcome:
+        """One step at each of these rates. `enough` is asked now and then whether the losses so far suffice."""
+        first = rates[0]
+        return self._turned(first, len(rates), lambda step, _: rates[step] / first, 0, enough)
+
+    def _turned(
+        self,
+        rate: float,
+        steps: int,
+        schedule: Callable[[int, int], float],
+        evaluations: int,
+        enough: Callable[[list[float]], bool] | None,
+    ) -> Outcome:
+        job, valid, tally = self.job, self.job.valid, _Tally(enough)
+        self._begin(rate)
+        job.steps, job.evaluate_every, job.save_every = steps, max(1, steps // max(1, evaluations)), steps
+        job.schedule = schedule  # type: ignore[assignment]
+        job.valid = valid if evaluations else None
+        try:
+            reason = fit(job, tally)  # type: ignore[arg-type]
+        finally:
+            job.valid, job.schedule = valid, self.schedule
+            self.steps += len(tally.losses)
+        if reason == "interrupted":
+            raise KeyboardInterrupt
+        return Outcome(tuple(tally.losses), tally.finite, tuple(tally.valid))
+
+    @torch.no_grad()
+    def _begin(self, rate: float) -> None:
+        """Everything at its start, with a new optimizer."""
+        job, recipe = self.job, self.job.recipe
+        job.model.load_state_dict(self.weights)
+        for buffer, value in self.passing:
+            buffer.copy_(value)
+        for module, training in self.modes:
+            module.training = training
+        for parameter in job.model.parameters():
+            parameter.grad = None
+        if job.stages is not None:
+            job.stages.freeze()
+        job.optimizer = self._optimizer(rate)
+        job.gradients = Gradients(job.model)
+        job.precision = Precision(recipe.hardware.precision, job.device)
+        job.batches.load_state_dict(copy.deepcopy(self.position))
+        job.standing = Standing(job.standing.goal)
+        seed_everything(recipe.training.seed)
+
+    def _optimizer(self, rate: float) -> Any:
+        if self.optimizer is None:
+            recipe = self.job.recipe
+            settings = recipe.optimizer.model_copy(update={"learning_rate": float(rate)})
+            chosen = recipe.model_copy(update={"optimizer": settings})
+            return optim.build(self.job.model, with_rates(chosen, self.job.stages))
+        own = copy.deepcopy(self.optimizer, dict(self.twins))
+        first = float(own.param_groups[0]["lr"])
+        for group in own.param_groups:
+            group["peak"] = rate * float(group["lr"]) / first
+        return own
+
+
+class Thinned:
+    """Every n-th batch of held-out data, of which there is more than a short training is worth."""
+
+    def __init__(self, held: Held, every: int):
+        self.held, self.every, self.samples = held, every, held.samples
+
+    @property
+    def batch_size(self) -> int:
+        return self.held.batch_size
+
+    def cut(self, parts: int) -> None:
+        self.held.cut(parts)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return itertools.islice(iter(self.held), 0, None, self.every)
+
+
+class _Tally:
+    """What the loop asks of a record (`train/record.py`), kept in memory."""
+
+    def __init__(self, enough: Callable[[list[float]], bool] | None):
+        self.probe, self.enough, self.checkpoints = Blind(), enough, _None()
+        self.losses: list[float] = []
+        self.valid: list[float] = []
+        self.finite = True
+        self._steps: list[tuple[list[Tensor], float | Tensor, Tensor, bool]] = []
+
+    def add(
+        self,
+        _step: int,
+        losses: list[Tensor],
+        weight: float | Tensor,
+        grad_norm: Tensor,
+        _learning_rate: float,
+        updated: bool,
+        _waited: float,
+    ) -> None:
+        self._steps.append((losses, weight, grad_norm, updated))
+
+    def flush(self) -> bool:
+        """Reads what was buffered. False where there is no point in going on."""
+        if self._steps:
+            sums = torch.stack([loss for losses, *_ in self._steps for loss in losses]).to(torch.float64).tolist()
+            norms = torch.stack([norm for _, _, norm, _ in self._steps]).tolist()
+            taken = 0
+            for (losses, weight, _, updated), norm in zip(self._steps, norms, strict=True):
+                loss = sum(sums[taken : taken + len(losses)]) / max(float(weight), 1e-12)
+                taken += len(losses)
+                self.losses.append(loss)
+                # fp16 skips a step that overflows, which is no harm.
+                self.finite = self.finite and (not updated or (math.isfinite(loss) and math.isfinite(norm)))
+            self._steps = []
+        return self.finite and not (self.enough is not None and self.enough(self.losses))
+
+    def emit(self, event: object) -> None:
+        self.flush()
+        if isinstance(event, Evaluated) and event.split == "valid" and "loss" in event.metrics:
+            self.valid.append(event.metrics["loss"])
+
+    def save_is_overdue(self) -> bool:
+        return False
+
+    def save(self, job: Job, best: bool) -> None:  # noqa: ARG002 - nothing is kept
+        self.flush()
+
+    def note(self, text: str) -> None: ...
+
+
+class _None:
+    """Checkpoints of a training that has none."""
+
+    def names(self) -> list[str]:
+        return []
