@@ -150,8 +150,8 @@ def side_by_side(
         )
     if (folder / RECIPE_FILE).is_file():
         raise RunError(f"{folder} is a run; a comparison needs a folder of its own. Name another one.")
-    _same_data(ways)
     jobs = [_looked_at(way.recipe) for way in ways]
+    _same_data(ways, [job.recipe for job in jobs])
     scored = _scored(jobs[0], split)
     trials = {
         (way.name, seed): Trial(
@@ -238,10 +238,10 @@ def _seeds(recipe: Recipe, seeds: int) -> list[int]:
     return [*range(recipe.training.seed, recipe.training.seed + seeds)]
 
 
-def _same_data(ways: Sequence[Way]) -> None:
-    first = ways[0].recipe.flat()
-    for way in ways[1:]:
-        other = way.recipe.flat()
+def _same_data(ways: Sequence[Way], resolved: Sequence[Recipe]) -> None:
+    first = resolved[0].flat()
+    for way, recipe in zip(ways[1:], resolved[1:], strict=True):
+        other = recipe.flat()
         differ = next((path for path in SAME if first.get(path) != other.get(path)), None)
         if differ is not None:
             raise RecipeError(
