@@ -56,15 +56,23 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2):
         self.folder, self.keep = folder, keep
         self.damaged: list[str] = []  # what reading found, one sentence each
-        self.protected: frozenset[int] = frozenset()  # steps whose checkpoints stay, whatever `keep` says
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._saved: list[Saved] = []
 
     # ---- writing
 
-    def save(self, step: int, weights: Mapping[str, Any], state: Mapping[str, Any], best: bool = False) -> None:
+    def save(
+        self,
+        step: int,
+        weights: Mapping[str, Any],
+        state: Mapping[str, Any],
+        best: bool = False,
+        beside: frozenset[int] = frozenset(),
+    ) -> None:
         """Copies everything to the CPU now and writes it in the background. Waits for the save before it, if any.
+
+        `beside`: steps whose checkpoints stay beside this one, whatever `keep` says.
 
         Raises CheckpointError if that one failed.
         """
@@ -72,7 +80,9 @@ class Checkpoints:
         tensors = {name: _copied(value) for name, value in weights.items() if isinstance(value, Tensor)}
         plain = {name: value for name, value in weights.items() if not isinstance(value, Tensor)}
         everything = {**{name: _copied(value) for name, value in state.items()}, NO_MORE_TENSORS: plain}
-        self._thread = threading.Thread(target=self._write, args=(step, tensors, everything, best), name="wellfit-save")
+        self._thread = threading.Thread(
+            target=self._write, args=(step, tensors, everything, best, beside), name="wellfit-save"
+        )
         self._thread.start()
 
     def wait(self) -> None:
@@ -103,7 +113,9 @@ class Checkpoints:
                 + f"Make room or mend the folder, then go on with `wellfit resume {self.folder.parent}`."
             ) from failure
 
-    def _write(self, step: int, weights: dict[str, Tensor], state: dict[str, Any], best: bool) -> None:
+    def _write(
+        self, step: int, weights: dict[str, Tensor], state: dict[str, Any], best: bool, beside: frozenset[int]
+    ) -> None:
         began = time.perf_counter()
         name = _name(step)
         unfinished = self.folder / f".{name}.unfinished"
@@ -128,7 +140,7 @@ class Checkpoints:
             self._point("latest", name)
             size = sum(entry["bytes"] for entry in files.values())
             self._saved.append(Saved(step=step, bytes=size, seconds=time.perf_counter() - began, best=best))
-            self._prune()
+            self._prune(beside)
         except Exception as error:  # handed to the training thread, which raises it at the next wait()
             self._failure = error
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -138,8 +150,8 @@ class Checkpoints:
         _written(unfinished, name.encode())
         unfinished.replace(self.folder / pointer)
 
-    def _prune(self) -> None:
-        kept = {*self.names()[: self.keep], self._pointed("best"), self._pointed("latest"), *map(_name, self.protected)}
+    def _prune(self, beside: frozenset[int]) -> None:
+        kept = {*self.names()[: self.keep], self._pointed("best"), self._pointed("latest"), *map(_name, beside)}
         for name in self.names():
             if name not in kept:
                 shutil.rmtree(self.folder / name, ignore_errors=True)

@@ -53,6 +53,9 @@ def outcome(run: Run, leave: bool = True) -> None:
         typer.echo(wrapped(sentence))
     typer.echo(f"\nRun:    {run.folder}\nReport: {run.folder / 'report.html'}")
     ended = run.ended()
+    ill = any(finding["severity"] != "advice" for finding in run.findings())
+    if leave and ill and ended is not None and ended.reason != "interrupted":
+        typer.echo(f"Cure:   wellfit cure {run.folder}")
     if ended is not None and ended.reason in STOPPED:
         if ended.reason == "interrupted":
             typer.echo(f"\nGo on with it: wellfit resume {run.folder}")

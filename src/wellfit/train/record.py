@@ -196,11 +196,11 @@ class Record:
         """A checkpoint of the job as it stands, written in the background. All ranks call this; one writes."""
         if not self.flush():
             return
-        self.checkpoints.protected = job.recovered.saving(job, best)
+        beside = job.recovered.saving(job, best)
         random_states = gathered(job.random_state())
         if self.first:
             self.checkpoints.save(
-                job.standing.step, job.model.state_dict(), {**job.state(), "random": random_states}, best
+                job.standing.step, job.model.state_dict(), {**job.state(), "random": random_states}, best, beside
             )
             self._tell_saved()
         self._saved_at = self._clock = time.perf_counter()

@@ -73,10 +73,6 @@ class Recovered:
         regular = step % job.save_every == 0 or improved or self.good is None
         if job.recipe.recovery.not_finite and regular and not self.in_a_row and _is_finite(job):
             self.good, self.best = step, job.standing.best_step
-        return self.kept
-
-    @property
-    def kept(self) -> frozenset[int]:
         return frozenset(step for step in (self.good, self.best) if step is not None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -169,7 +165,6 @@ def ready(job: "Job", record: "Record") -> "Recovery":
             state.good, state.best = job.standing.step, job.standing.best_step
         elif state.good is None:
             record.save(job, best=False)
-        record.checkpoints.protected = state.kept
     return recovery
 
 
@@ -324,7 +319,6 @@ class Recovery:
             f"{settings.rollbacks} times). From there on rates are {state.factor:g} of what the recipe says, on the data that comes next."
         )
         gathered(None)  # nobody removes what another rank still reads
-        record.checkpoints.protected = state.kept
         record.back_to(found.step, self.job.standing.best_step)
         for text in state.told:  # those of later steps went with these steps
             record.note(text)

@@ -41,7 +41,8 @@ ORDER = ("data", "loss and head", "the loop", "units and structure", "numbers", 
 ROUNDS, MOST = 5, 8  # changes kept, remedies tried in a round
 FINALISTS, MOST_FINALISTS = 2, 4  # of those with all seeds, and where none of the first is better
 QUIETLY = 600.0  # seconds that trials of full length may take unasked
-FINER = ("slightly-lower-learning-rate", "slightly-higher-learning-rate")
+FINER = ("slightly-higher-learning-rate", "slightly-lower-learning-rate")
+RATES = (*FINER, "higher-learning-rate", "lower-learning-rate")
 LEAST = 60  # steps of a shortened trial
 RUNS = 10  # what trials may cost unasked, in runs, where QUIETLY does not do
 
@@ -259,10 +260,11 @@ class _Patient:
         present = {finding["id"] for finding in _ordered(now)}
         for finding in _ordered([*now, *at_first]):
             names = _changes_of(finding["id"])
-            if finding["id"] not in present:  # it is gone: only what helped before, and a finer choice of the rate
-                names = [name for name in names if name not in useless]
-                if self._rate_was_changed:
-                    names = [*FINER, *(name for name in names if not name.endswith("learning-rate"))]
+            if (
+                finding["id"] not in present
+            ):  # it is gone: the rate anew, as every change moves the best one, and what helped before
+                rates = FINER if self._rate_was_changed else RATES
+                names = [*rates, *(n for n in names if n not in useless and not n.endswith("learning-rate"))]
             for name in names:
                 changed = remedies.applied(
                     name, current.recipe, f"tried against {finding['id']}: {remedies.about(name)}"
