@@ -394,7 +394,9 @@ class _Patient:
         return None if reached is None or reached.failed else reached.scores.get(self.metric)
 
     def _findings_of(self, way: Way, everything: bool = False) -> list[Mapping[str, Any]]:
-        found = [one for one in Run(self._folder(way, self.seeds[0])).findings() if one["severity"] != "advice"]
+        found: list[Mapping[str, Any]] = [
+            one for one in Run(self._folder(way, self.seeds[0])).findings() if one["severity"] != "advice"
+        ]
         return found if everything else [one for one in found if catalogue()[one["id"]].family in ORDER]
 
     # ---- the end
