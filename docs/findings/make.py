@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from wellfit.trials.remedies import about
 from wellfit.doctor.finding import catalogue
+from wellfit.trials.remedies import about
 
 HERE = Path(__file__).parent
 
