@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from wellfit.doctor.doctor import Doctor
@@ -43,6 +44,7 @@ FINALISTS, MOST_FINALISTS = 2, 4  # of those with all seeds, and where none of t
 QUIETLY = 600.0  # seconds that trials of full length may take unasked
 FINER = ("slightly-higher-learning-rate", "slightly-lower-learning-rate")
 RATES = (*FINER, "higher-learning-rate", "lower-learning-rate")
+WORTH = 0.03  # of a score: what less is gained is not worth further runs
 LEAST = 60  # steps of a shortened trial
 RUNS = 10  # what trials may cost unasked, in runs, where QUIETLY does not do
 
@@ -230,7 +232,7 @@ class _Patient:
                     else "There is nothing left that a recipe could change."
                 )
                 break
-            chosen = self._round(number, current, candidates)
+            chosen = self._round(number, current, candidates, sound=not now)
             if chosen is None:
                 spent = self.over
                 reason = (
@@ -281,12 +283,17 @@ class _Patient:
                 if count >= MOST:
                     return
 
-    def _round(self, number: int, current: Way, candidates: Sequence[tuple[str, str, Recipe]]) -> Way | None:
-        """Each once; the best beside the current recipe over all seeds. What is kept, or None."""
+    def _round(
+        self, number: int, current: Way, candidates: Sequence[tuple[str, str, Recipe]], sound: bool
+    ) -> Way | None:
+        """Each once; the best beside the current recipe over all seeds. What is kept, or None.
+
+        `sound`: nothing is found any more, so only what is worth it is tried further.
+        """
         seed = self.seeds[0]
         before = self._score(current, seed)
         sign = 1 if better(self.recipe, self.metric) == "max" else -1
-        ranked: list[tuple[float, Way, Tried]] = []
+        ranked: list[tuple[float, Way, int]] = []  # score, way, place in `tried`
         known: list[dict[str, Any]] = []  # what was derived may be what another remedy sets
         for name, finding, recipe in candidates:
             if self.over:
@@ -301,25 +308,24 @@ class _Patient:
             one = Tried(name, finding, tuple(_differences(current.recipe, self._resolved(way))), before, after)
             self.tell(f"  {trial_told(one, self.metric)}")
             self.tried.append(one)
-            if after is not None and self._gained(one):
-                ranked.append((sign * after, way, one))
+            if after is not None and self._gained(one, least=WORTH if sound else 0.0):
+                ranked.append((sign * after, way, len(self.tried) - 1))
         ranked.sort(key=lambda each: -each[0])
-        kept: tuple[float, Way, Tried] | None = None
-        for rank, (_, way, one) in enumerate(ranked[:MOST_FINALISTS], start=1):
-            if kept is not None and (self.over or rank > FINALISTS):
+        kept: tuple[float, Way, int] | None = None
+        for rank, (_, way, at) in enumerate(ranked[:MOST_FINALISTS], start=1):
+            if kept is not None and (self.over or sound or rank > FINALISTS):
                 break
             verdict = self._judged(current, way)
-            at = self.tried.index(one)
-            self.tried[at] = one = replace(one, sentence=verdict.sentence(verdict.arms[1]))
-            self.tell(f"  {one.sentence}")
+            self.tried[at] = replace(self.tried[at], sentence=verdict.sentence(verdict.arms[1]))
+            self.tell(f"  {self.tried[at].sentence}")
             mean = sign * verdict.arms[1].mean
             if verdict.verdict(verdict.arms[1]).says == "better" and (kept is None or mean > kept[0]):
                 there = {seed: Path(folder) for seed, folder in verdict.arms[1].folders.items()}
-                kept = (mean, Way(way.name, way.about, self._resolved(way), there), one)
+                kept = (mean, Way(way.name, way.about, self._resolved(way), there), at)
         if kept is None:
             return None
-        _, way, one = kept
-        self.tried[self.tried.index(one)] = replace(one, adopted=True)
+        _, way, at = kept
+        self.tried[at] = replace(self.tried[at], adopted=True)
         return way
 
     def _judged(self, current: Way, way: Way) -> Comparison:
@@ -339,15 +345,18 @@ class _Patient:
                 self.parent.folder
             }
             found = done.verdict(done.arms[1])
-            hopeful = found.says == "level" and bool(found.gains) and all(gain > 0 for gain in found.gains)
+            worth = bool(found.gains) and fmean(found.gains) > WORTH * abs(done.arms[0].mean)
+            hopeful = found.says == "level" and worth and all(gain > 0 for gain in found.gains)
             if not hopeful or len(numbers) >= 2 * len(self.seeds) or self.over or done.missing:
                 return done
             numbers = [*range(numbers[0], numbers[0] + 2 * len(self.seeds))]
 
-    def _gained(self, one: Tried) -> bool:
-        """Whether it was better than what it changed, with the run's seed."""
+    def _gained(self, one: Tried, least: float = 0.0) -> bool:
+        """Whether it was better than what it changed, by more than `least` of that, with the run's seed."""
         sign = 1 if better(self.recipe, self.metric) == "max" else -1
-        return one.after is not None and (one.before is None or sign * (one.after - one.before) > 0)
+        if one.after is None or one.before is None:
+            return one.after is not None
+        return sign * (one.after - one.before) > least * abs(one.before)
 
     @property
     def _rate_was_changed(self) -> bool:
