@@ -169,3 +169,23 @@ def test_regularizers_are_in_recipes() -> None:
         for path, (off, on) in strength(recipe, True).items():
             assert off != on
             recipe.override({path: on})
+
+
+def test_what_is_set_on_the_command_line_holds_for_all(tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("data: {source: wine}\nmodel: {kind: mlp, widths: [4]}\n", encoding="utf-8")
+    arguments = [
+        "compare",
+        "wine",
+        str(other),
+        "--seeds",
+        "1",
+        "--set",
+        "training.epochs=1",
+        "--folder",
+        str(tmp_path / "c"),
+    ]
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 0, told.output
+    recipes = [wellfit.open(path.parent).recipe for path in (tmp_path / "c").glob("*/recipe.yaml")]
+    assert [recipe.training.epochs for recipe in recipes] == [1, 1]

@@ -115,11 +115,16 @@ def compare(
 ) -> None:
     """Train a recipe and changes of it over several seeds, and say which is better. Goes on if repeated."""
     from wellfit.cli import cures, show
+    from wellfit.recipe import assignment
     from wellfit.trials import compare as comparing
 
+    everywhere = dict(map(assignment, overrides or []))
     chosen = show.chosen(recipe, overrides or []).override({"name": Path(recipe).stem or recipe}, by="derived")
     cures.compared(
-        lambda: comparing.compare(chosen, *changes, seeds=seeds, root=runs, folder=folder), "Compared", out, json
+        lambda: comparing.compare(chosen, *changes, set=everywhere, seeds=seeds, root=runs, folder=folder),
+        "Compared",
+        out,
+        json,
     )
 
 
