@@ -329,7 +329,7 @@ def healthy(name: str, settings: Settings, folder: Path) -> tuple[bool, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="patient/fault, or a patient; all if none")
+    parser.add_argument("names", nargs="*", help="patient/fault, a patient, or healthy; all if none")
     parser.add_argument("--folder", type=Path, help="where runs are kept; a temporary one if not given")
     parser.add_argument("--say", action="store_true", help="tell what is tried")
     asked = parser.parse_args()
@@ -365,7 +365,7 @@ def measured(folder: Path, names: list[str], say: bool) -> int:
         "reaches the program without the fault": [result.reaches for result in results],
         "beats random search": [result.beats for result in results],
     }
-    if not names:
+    if not names or "healthy" in names:
         sound = {f"{name} as it is": one.healthy for name, one in PATIENTS.items()} | HEALTHY
         silent = []
         for name, settings in sound.items():
@@ -377,6 +377,8 @@ def measured(folder: Path, names: list[str], say: bool) -> int:
     missed = 0
     print()
     for name, held in shares.items():
+        if not held:
+            continue
         share = sum(held) / max(1, len(held))
         missed += share < BARS[name]
         print(
