@@ -1,6 +1,8 @@
 """The cure: faulty runs get better and it is proven, healthy runs are left alone, and nothing that helps is nothing claimed."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 import wellfit
 from wellfit.cli import app
 from wellfit.errors import RunError
+from wellfit.events import Stepped
 from wellfit.recipe import Recipe
 from wellfit.run import Run
 from wellfit.trials.treatment import CURED, Cure, cure
@@ -154,3 +157,43 @@ def test_training_can_end_in_the_cure(tmp_path: Path) -> None:
     )
     assert told.exit_code == 0, told.output
     assert "nothing to cure" in told.output
+
+
+@pytest.mark.parametrize("at", [1, 9])
+def test_a_stop_ends_the_cure_and_the_same_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """A signal reaches the run that is going on, be it a first trial or one of further seeds; nothing is trained after it."""
+    from wellfit.trials import trial
+
+    run = trained(tmp_path / "run", optimizer__learning_rate=10.0)
+    begun: list[Path] = []
+    fit = trial.api.fit_recipe
+
+    def stopped(recipe: Recipe, **given: Any) -> Run:
+        begun.append(given["folder"])
+        if len(begun) == at:
+            given["observers"] = [
+                lambda event: (
+                    os.kill(os.getpid(), signal.SIGTERM) if isinstance(event, Stepped) and event.step == 1 else None
+                )
+            ]
+        return fit(recipe, **given)
+
+    monkeypatch.setattr(trial.api, "fit_recipe", stopped)
+    first = cure(run, quiet=True)
+    assert first.missing
+    assert first.recipe is None
+    assert len(begun) == at
+    assert "goes on" in first.reason
+    second = cure(run, quiet=True)
+    assert not second.missing
+    assert second.recipe is not None
+    assert len(set(begun)) == len(begun)  # what was stopped was resumed, and nothing trained twice
+
+
+def test_another_budget_makes_other_trials(cured: Cure) -> None:
+    """Short trials have the names of long ones, and do not meet them."""
+    again = cure(cured.run, steps=30 * 40, quiet=True)
+    assert again.tried
+    assert cure(cured.run, quiet=True).tried == cured.tried

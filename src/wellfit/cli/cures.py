@@ -34,6 +34,7 @@ def repeated(run: Path, overrides: list[str], from_step: int, folder: Path | Non
 
 def cured(run: Path, json: Path | None, **how: Any) -> None:
     """Treats a run and says with what, and whether it helped."""
+    from wellfit.report.words import change_told
     from wellfit.trials.treatment import PICTURE, cure
 
     writable(json)
@@ -44,7 +45,7 @@ def cured(run: Path, json: Path | None, **how: Any) -> None:
     keep(json, found.as_dict())
     if found.comparison is not None and found.file is not None:
         typer.echo(f"\nRecipe:  {found.file}")
-        about = "; ".join(f"{change.path}: {change.before} -> {change.after}" for change in found.changes)
+        about = "; ".join(map(change_told, found.changes))
         _draw(
             found.comparison,
             found.file.with_name(PICTURE),

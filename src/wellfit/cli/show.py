@@ -12,6 +12,7 @@ import typer
 from wellfit.errors import RecipeError
 from wellfit.events import Ended, Evaluated
 from wellfit.recipe import Origin, Recipe, describe, nearest, paths, presets
+from wellfit.report.words import setting, summary
 from wellfit.run import Run
 from wellfit.run import runs as runs_below
 
@@ -46,7 +47,6 @@ def chosen(recipe: str, overrides: list[str]) -> Recipe:
 
 def outcome(run: Run, leave: bool = True) -> None:
     """The end of a run in words, and where it is. Leaves with the status of a run that did not end well, if `leave`."""
-    from wellfit.report.words import summary
 
     typer.echo()
     for sentence in summary(run.recipe, run.events()):
@@ -116,7 +116,7 @@ def field(path: str, recipe: Recipe) -> None:
     value = recipe.flat().get(path)
     typer.echo(f"{path}\n")
     typer.echo(wrapped(about.get("what", ""), "  "))
-    typer.echo(f"  Value:   {_plain(value)} ({BY[recipe.origin(path).by]})")
+    typer.echo(f"  Value:   {setting(value)} ({BY[recipe.origin(path).by]})")
     if about.get("why"):
         typer.echo(wrapped(f"Why:     {about['why']}", "  "))
     if about.get("source"):
@@ -129,15 +129,7 @@ def _line(path: str, value: Any, origin: Origin, recipe: Recipe) -> None:
     name = path.rpartition(".")[2]
     reason = origin.why or about.get("why", "")
     source = f" [{about['source']}]" if origin.by == "default" and about.get("source") else ""
-    typer.echo(wrapped(f"{name} = {_plain(value)}  ({BY[origin.by]})  {reason}{source}", "  ", "      "))
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "not set"
-    if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(map(_plain, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    typer.echo(wrapped(f"{name} = {setting(value)}  ({BY[origin.by]})  {reason}{source}", "  ", "      "))
 
 
 def _headline(scores: dict[str, float]) -> str:

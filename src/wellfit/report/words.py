@@ -8,10 +8,10 @@ why a number is what it is, and what to change, is the doctor's business.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from wellfit.events import Ended, Evaluated, Event, Noted, Started, Stepped
-from wellfit.recipe import Recipe
+from wellfit.recipe import Change, Recipe
 
 E = TypeVar("E", bound=Event)
 
@@ -253,6 +253,20 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def setting(value: Any) -> str:
+    """A setting's value as one would type it; `not set` for None."""
+    if value is None:
+        return "not set"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(setting, value)) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def change_told(change: Change) -> str:
+    """`training.max_grad_norm: not set -> 1`."""
+    return f"{change.path}: {setting(change.before)} -> {setting(change.after)}"
 
 
 def count(amount: float, one: str, many: str = "") -> str:

@@ -139,10 +139,12 @@ def side_by_side(
     quiet: bool = False,
     metric: str | None = None,
     split: str | None = None,
+    samples: int | None = None,
 ) -> Comparison:
     """Trains every way with every seed, as far as it is not there yet, and draws up the comparison.
 
-    `metric` and `split`: by what they are compared; None for what stands for the run, on the test part where there is one.
+    `metric` and `split`: by what they are compared; None for what stands for the run, on the test part where there is one. `samples`
+    of the split: where the caller knows them, and that all ways have the same data, that is not looked at again.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError(
@@ -150,9 +152,12 @@ def side_by_side(
         )
     if (folder / RECIPE_FILE).is_file():
         raise RunError(f"{folder} is a run; a comparison needs a folder of its own. Name another one.")
-    jobs = [_looked_at(way.recipe) for way in ways]
-    _same_data(ways, [job.recipe for job in jobs])
-    scored = _scored(jobs[0], split)
+    if split is not None and samples is not None:
+        scored = split, samples
+    else:
+        jobs = [_looked_at(way.recipe) for way in ways]
+        _same_data(ways, [job.recipe for job in jobs])
+        scored = _scored(jobs[0], split)
     trials = {
         (way.name, seed): Trial(
             way.recipe.override({"training.seed": seed}, by="measured", why="a seed of the comparison"),

@@ -26,7 +26,7 @@ from wellfit.environment import environment
 from wellfit.errors import RecipeError, RunError
 from wellfit.events import Ended, Evaluated, Event, Noted, Saved, Started, Stepped
 from wellfit.recipe import Change, Recipe
-from wellfit.report.words import amount, chosen_scores, plain, told
+from wellfit.report.words import amount, change_told, chosen_scores, plain, setting, told
 from wellfit.run import CHECKPOINTS, Journal, Run
 from wellfit.train.setup import Job, from_recipe
 from wellfit.train.switches import torch_settings
@@ -52,12 +52,12 @@ class Rerun:
         return self.differs_at is None and self.steps > 0 and self.weights_differ is not True
 
     def __str__(self) -> str:
-        lines = [f"{change.path}: {_value(change.before)} -> {_value(change.after)}" for change in self.changes]
+        lines = [change_told(change) for change in self.changes]
         since = f"from step {self.from_step:,}" if self.from_step else "from the start"
         if not self.changes:
             lines.append(f"Nothing was changed, {since}.")
         if self.identical:
-            weights = ", and the last weights" if self.weights_differ is False else ""
+            weights = " and the last weights" if self.weights_differ is False else ""
             lines.append(f"All {self.steps:,} steps{weights} are the same bits as the run's.")
         elif not self.changes:
             where = f"step {self.differs_at:,} is the first" if self.differs_at else "the weights differ"
@@ -162,7 +162,7 @@ def _can_be(run: Run, recipe: Recipe, step: int) -> None:
 
 def _place(run: Run, step: int, changes: tuple[Change, ...]) -> Path:
     """A new folder below the run's own, named by what is changed."""
-    words = [f"from-{step}", *(f"{change.path.rpartition('.')[2]}={_value(change.after)}" for change in changes)]
+    words = [f"from-{step}", *(f"{change.path.rpartition('.')[2]}={setting(change.after)}" for change in changes)]
     name = "".join(c if c.isalnum() or c in "-_=." else "-" for c in "-".join(words))[:80].strip("-.")
     place = run.folder / RERUNS / name
     number = 1
@@ -170,12 +170,6 @@ def _place(run: Run, step: int, changes: tuple[Change, ...]) -> Path:
         number += 1
         place = place.with_name(f"{name}-{number}")
     return place
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "not set" if value is None else str(list(value) if isinstance(value, tuple) else value)
 
 
 def _begin_in_the_middle(parent: Run, recipe: Recipe, step: int, place: Path) -> None:

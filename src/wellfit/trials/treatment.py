@@ -31,11 +31,11 @@ from wellfit.errors import RunError
 from wellfit.events import Started
 from wellfit.recipe import Change, Origin, Recipe
 from wellfit.report.comparison import Comparison
-from wellfit.report.words import amount, better, plain, told
+from wellfit.report.words import amount, better, change_told, plain, told
 from wellfit.run import Run
 from wellfit.trials import remedies
 from wellfit.trials.compare import Way, side_by_side
-from wellfit.trials.trial import OVER, Trial, finished, outcome
+from wellfit.trials.trial import OVER, Trial, finished, mark, outcome
 
 FOLDER, SUMMARY, CURED, PICTURE = "cure", "cure.json", "cured.yaml", "cure.png"
 ORDER = ("data", "loss and head", "the loop", "units and structure", "numbers", "learning rate", "fit")
@@ -148,6 +148,10 @@ def cure(
 # ---- the patient
 
 
+class _Stopped(Exception):
+    """Somebody asked to stop while a trial went on."""
+
+
 @dataclass
 class _Patient:
     """A run under treatment: where it stands, and what was spent."""
@@ -155,6 +159,7 @@ class _Patient:
     parent: Run
     recipe: Recipe  # resolved, as it came
     seeds: list[int]
+    validated: int  # samples that decide
     full: int  # steps of a run
     length: int  # steps of a trial
     budget: float  # steps of all trials
@@ -196,7 +201,7 @@ class _Patient:
         tested = {**parent.scores("valid")} or {"loss": math.nan}
         metric = _judged_by(recipe, [one["id"] for one in _found(parent)], tested)
         numbers = [*range(recipe.training.seed, recipe.training.seed + seeds)]
-        return cls(parent, recipe, numbers, full, length, budget, until, metric, tell)
+        return cls(parent, recipe, numbers, started.valid_samples, full, length, budget, until, metric, tell)
 
     @property
     def place(self) -> Path:
@@ -211,16 +216,19 @@ class _Patient:
         return self.spent >= self.budget or time.perf_counter() >= self.until
 
     def treated(self) -> Cure:
-        findings = _found(self.parent)
-        causes = [one for one in findings if one["severity"] != "advice"]
-        treatable = [one for one in causes if catalogue()[one["id"]].family in ORDER]
+        causes = [one for one in _found(self.parent) if one["severity"] != "advice"]
         if not causes:
-            return self._ended(
-                causes, None, "The doctor found no fault in this run, so there is nothing to cure.", causes
-            )
-        base = Way("as-it-is", "as it is", self._shortened(self.recipe), self._parent_there())
-        if not self._trained(base, self.seeds[0]):
-            return self._ended(causes, None, "It was stopped; the same command goes on.", causes, missing=True)
+            return self._ended(causes, None, "The doctor found no fault in this run, so there is nothing to cure.")
+        try:
+            kept, reason = self._course([one for one in causes if catalogue()[one["id"]].family in ORDER])
+            return self._ended(causes, kept, reason)
+        except _Stopped:
+            return self._ended(causes, None, "It was stopped; the same command goes on.", missing=True)
+
+    def _course(self, treatable: Sequence[Mapping[str, Any]]) -> tuple[Way | None, str]:
+        """All rounds: what is kept in the end, and why it ended. Raises _Stopped."""
+        base = replace(self._way("as-it-is", "as it is", self._shortened(self.recipe)), there=self._parent_there())
+        self._train(base, self.seeds[0])
         current = base = replace(base, recipe=self._resolved(base))
         now, reason = treatable, ""
         for number in range(1, ROUNDS + 1):
@@ -246,9 +254,7 @@ class _Patient:
             self.tell(f"  kept: {current.about}")
         else:
             reason = f"It ended after {ROUNDS} changes that helped."
-        if current is base:
-            return self._ended(causes, None, reason, causes)
-        return self._ended(causes, current, reason, self._findings_of(current, everything=True))
+        return (None if current is base else current), reason
 
     # ---- one round
 
@@ -298,11 +304,10 @@ class _Patient:
         for name, finding, recipe in candidates:
             if self.over:
                 break
-            way = Way(f"{number}-{name}", name, recipe)
+            way = self._way(f"{number}-{name}", name, recipe)
             if recipe.flat() in known:
                 continue
-            if not self._trained(way, seed):
-                break
+            self._train(way, seed)
             after = self._score(way, seed)
             known.append(self._resolved(way).flat())
             one = Tried(name, finding, tuple(_differences(current.recipe, self._resolved(way))), before, after)
@@ -339,15 +344,18 @@ class _Patient:
                 name=self.recipe.name,
                 metric=self.metric,
                 split="valid",
+                samples=self.validated,
                 quiet=True,
             )
+            if done.missing:
+                raise _Stopped
             self.counted |= {Path(folder) for arm in done.arms for folder in arm.folders.values()} - {
                 self.parent.folder
             }
             found = done.verdict(done.arms[1])
             worth = bool(found.gains) and fmean(found.gains) > WORTH * abs(done.arms[0].mean)
             hopeful = found.says == "level" and worth and all(gain > 0 for gain in found.gains)
-            if not hopeful or len(numbers) >= 2 * len(self.seeds) or self.over or done.missing:
+            if not hopeful or len(numbers) >= 2 * len(self.seeds) or self.over:
                 return done
             numbers = [*range(numbers[0], numbers[0] + 2 * len(self.seeds))]
 
@@ -378,18 +386,22 @@ class _Patient:
     def _parent_there(self) -> dict[int, Path]:
         return {self.seeds[0]: self.parent.folder} if self.length == self.full else {}
 
+    @staticmethod
+    def _way(label: str, about: str, recipe: Recipe) -> Way:
+        """Named by its recipe too: another budget, or remedies in another order, make other trials beside those that are there."""
+        return Way(f"{label}-{mark(recipe)}", about, recipe)
+
     def _trial(self, way: Way, seed: int) -> Trial:
         recipe = way.recipe.override({"training.seed": seed}, by="measured", why="a seed of the comparison")
         return Trial(recipe, self.place / f"{way.name}-seed{seed}")
 
-    def _trained(self, way: Way, seed: int) -> bool:
+    def _train(self, way: Way, seed: int) -> None:
         if seed in way.there:
-            return True
+            return
         trial = self._trial(way, seed)
         if not finished(trial):
-            return False
+            raise _Stopped
         self.counted.add(trial.folder)
-        return True
 
     def _resolved(self, way: Way) -> Recipe:
         """With nothing left open, as its first run has it."""
@@ -415,13 +427,13 @@ class _Patient:
         causes: Sequence[Mapping[str, Any]],
         kept: Way | None,
         reason: str,
-        left: Sequence[Mapping[str, Any]],
         missing: bool = False,
     ) -> Cure:
         recipe = comparison = file = None
+        left = causes
         if kept is not None:
-            recipe, comparison, missing = self._proven(kept)
-            file = self.place / CURED
+            recipe, comparison = self._proven(kept)
+            left, file = self._findings_of(kept, everything=True), self.place / CURED
         found = Cure(
             self.parent, tuple(causes), tuple(self.tried), reason, self.metric, self.spent, self.full, recipe, comparison,
             tuple(left), file, missing,
@@ -430,23 +442,18 @@ class _Patient:
             self._write(found)
         return found
 
-    def _proven(self, kept: Way) -> tuple[Recipe, Comparison, bool]:
+    def _proven(self, kept: Way) -> tuple[Recipe, Comparison]:
         """Before and after at full length, on the test part where there is one; and the cured recipe with its reasons."""
-        full = self.length == self.full
         recipe = self.recipe
         for one in self.tried:
             if one.adopted:
                 recipe = remedies.applied(one.remedy, recipe, f"against {one.finding}") or recipe
-        after = kept if full else Way("cured", "cured", recipe)
-        before = Way("as-it-is" if full else "before", "as it is", self.recipe, {self.seeds[0]: self.parent.folder})
-        about = ", ".join(one.remedy for one in self.tried if one.adopted)
-        comparison = side_by_side(
-            [before, Way(after.name, about, after.recipe, after.there)],
-            self.seeds,
-            self.place,
-            name=self.recipe.name,
-            quiet=True,
-        )
+        after = kept if self.length == self.full else self._way("cured", "cured", recipe)
+        after = replace(after, about=", ".join(one.remedy for one in self.tried if one.adopted))
+        before = replace(self._way("as-it-is", "as it is", self.recipe), there={self.seeds[0]: self.parent.folder})
+        comparison = side_by_side([before, after], self.seeds, self.place, name=self.recipe.name, quiet=True)
+        if comparison.missing:
+            raise _Stopped
         resolved = Run(self._folder(after, self.seeds[0])).recipe
         proof = comparison.sentence(comparison.arms[1])
         origins = dict(resolved.origins)
@@ -457,11 +464,7 @@ class _Patient:
             elif origin.by == "derived" and not path.startswith("hardware."):
                 origins[path] = Origin(by="user", why=f"as in the run that was cured: {origin.why}")
         origins["training.seed"] = self.recipe.origin("training.seed")
-        return (
-            resolved.model_copy(update={"origins": origins, "name": f"{self.recipe.name}-cured"}),
-            comparison,
-            bool(comparison.missing),
-        )
+        return resolved.model_copy(update={"origins": origins, "name": f"{self.recipe.name}-cured"}), comparison
 
     def _write(self, found: Cure) -> None:
         try:
@@ -484,17 +487,6 @@ def trial_told(one: Tried, metric: str) -> str:
     """`clip-gradients (training.max_grad_norm: not set -> 1): 2.31 -> 0.12`."""
     before, after = ("not finite" if value is None else amount(metric, value) for value in (one.before, one.after))
     return f"{one.remedy} ({', '.join(map(change_told, one.changes))}): {before} -> {after}{', kept' if one.adopted else ''}"
-
-
-def change_told(change: Change) -> str:
-    """`training.max_grad_norm: not set -> 1`."""
-    return f"{change.path}: {_value(change.before)} -> {_value(change.after)}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "as derived" if value is None else str(list(value) if isinstance(value, tuple) else value)
 
 
 def _say(text: str) -> None:
