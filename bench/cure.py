@@ -55,18 +55,18 @@ MLP = {
     "training.batch_size": 32,
 }
 DEEP = {**MLP, "model": {"kind": "mlp", "widths": [64] * 6, "dropout": 0.0}}
-NORMED = {**MLP, "model": {"kind": "mlp", "widths": [64, 64], "norm": "batch"}, "training.epochs": 4}
+NORMED = {**MLP, "model": {"kind": "mlp", "widths": [64, 64], "norm": "batch"}, "training.epochs": 12}
 CONV = {
     "data.source": "digits",
     "model": {"kind": "convnet", "channels": [8, 16]},
-    "training.epochs": 4,
+    "training.epochs": 15,
     "training.batch_size": 32,
 }
 SGD = {**MLP, "optimizer.kind": "sgd"}
 TABLE = {
     "data.source": "breast-cancer",
     "model": {"kind": "mlp", "widths": [32, 32]},
-    "training.epochs": 15,
+    "training.epochs": 40,
     "training.batch_size": 32,
 }
 NUMBERS = {
@@ -121,7 +121,7 @@ PATIENTS: dict[str, Patient] = {
         "rate-too-high": {"optimizer.learning_rate": 0.3},
         "rate-too-low": {"optimizer.learning_rate": 1e-6},
     }),
-    "sorted": Patient({**MLP, "data.source": "sorted"}, {"not-shuffled": {"data.shuffle": False}}),
+    "sorted": Patient({**MLP, "data.source": "sorted", "training.epochs": 20}, {"not-shuffled": {"data.shuffle": False}}),
     "rare": Patient({**TABLE, "data.source": "rare", "loss.class_weights": "balanced"}, {"rare-class-ignored": {"loss.class_weights": None}}, "f1"),
     "cancer": Patient(TABLE, {
         "rate-of-ten": {"optimizer.learning_rate": 10.0},
