@@ -18,7 +18,8 @@ from wellfit.defaults import Facts, resolve
 from wellfit.errors import DataError, RecipeError, RunError, WellfitError
 from wellfit.events import Started, Stepped
 from wellfit.recipe import Data, Recipe
-from wellfit.report.labels import RECIPE, SCRATCH, LearningCurve, Line, Point, interval
+from wellfit.report.labels import RECIPE, SCRATCH, LearningCurve, Line, Point
+from wellfit.report.paired import interval
 from wellfit.run import Run
 
 QUICK = {"training.epochs": 3, "model.widths": [8], "training.doctor": False}

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 import wellfit
 from wellfit.cli import app
 from wellfit.errors import RecipeError, RunError
-from wellfit.report.comparison import Arm, Comparison, interval
+from wellfit.report.comparison import Arm, Comparison
+from wellfit.report.paired import interval
 from wellfit.trials import compare as comparing
 from wellfit.trials.compare import ablate, assignments, compare
 

@@ -25,6 +25,13 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="a.b=c", help="Set a field of the recipe. May be repeated.")
 ]
 Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where runs are kept.")]
+AsForTrain = Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")]
+Together = Annotated[
+    Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for all of its runs.")
+]
+Seeds = Annotated[int, typer.Option("--seeds", metavar="N", help="Trainings of each, paired by seed.")]
+Numbers = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")]
+Picture = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")]
 
 
 @app.command()
@@ -77,10 +84,6 @@ def rerun(
     cures.repeated(run, overrides or [], from_step, folder)
 
 
-Seeds = Annotated[int, typer.Option("--seeds", metavar="N", help="Trainings of each, paired by seed.")]
-Numbers = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")]
-
-
 @app.command()
 def cure(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
@@ -107,10 +110,8 @@ def compare(
     seeds: Seeds = 3,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
-    folder: Annotated[
-        Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the comparison.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")] = None,
+    folder: Together = None,
+    out: Picture = None,
     json: Numbers = None,
 ) -> None:
     """Train a recipe and changes of it over several seeds, and say which is better. Goes on if repeated."""
@@ -130,17 +131,15 @@ def compare(
 
 @app.command()
 def ablate(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")] = "digits",
+    recipe: AsForTrain = "digits",
     only: Annotated[
         str | None, typer.Option("--only", metavar="A,B", help="Some regularizers: weight-decay, dropout, ...")
     ] = None,
     seeds: Seeds = 3,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
-    folder: Annotated[
-        Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the comparison.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")] = None,
+    folder: Together = None,
+    out: Picture = None,
     json: Numbers = None,
 ) -> None:
     """Train without regularizers, then with one at a time, then with all, and say what each buys. Goes on if repeated."""
@@ -203,7 +202,7 @@ def doctor(
 
 @app.command()
 def check(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")] = "digits",
+    recipe: AsForTrain = "digits",
     overrides: Overrides = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the checks here too.")] = None,
 ) -> None:
@@ -215,7 +214,7 @@ def check(
 
 @app.command()
 def trace(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")] = "digits",
+    recipe: AsForTrain = "digits",
     overrides: Overrides = None,
     shapes: Annotated[bool, typer.Option("--shapes", help="Only shapes, and how output sizes come about.")] = False,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the layers here too.")] = None,
@@ -295,7 +294,7 @@ def draw(
 
 @app.command()
 def learning_curve(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")] = "digits",
+    recipe: AsForTrain = "digits",
     sizes: Annotated[
         str | None,
         typer.Option("--sizes", metavar="100,200,all", help="Numbers of training samples. Else a row that doubles."),
@@ -312,11 +311,9 @@ def learning_curve(
     ] = None,
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
-    folder: Annotated[
-        Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the curve and its runs.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")] = None,
+    folder: Together = None,
+    out: Picture = None,
+    json: Numbers = None,
     weights: Annotated[bool, typer.Option("--weights", help="Keep the best weights of each run.")] = False,
 ) -> None:
     """Train on growing numbers of labels and say what more of them, and trained weights, are worth. Goes on if repeated."""
@@ -330,14 +327,14 @@ def learning_curve(
 
 @app.command()
 def find_lr(
-    recipe: Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")] = "digits",
+    recipe: AsForTrain = "digits",
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Of weights and order, at least 3.")] = 3,
     share: Annotated[
         float, typer.Option("--share", metavar="X", help="Of the training's steps that each short training takes.")
     ] = 0.125,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")] = None,
+    out: Picture = None,
+    json: Numbers = None,
 ) -> None:
     """Measure the learning rate by a range test and short trainings. Leaves with 3 where there is no stable answer."""
     from wellfit.cli import rates, show
@@ -353,8 +350,8 @@ def lab(
     everything: Annotated[bool, typer.Option("--all", help="Run all of them, and bind them in one page.")] = False,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Runs of each program.")] = 3,
     folder: Annotated[Path, typer.Option("--folder", metavar="FOLDER", help="Where pictures go.")] = Path("lab"),
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")] = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")] = None,
+    out: Picture = None,
+    json: Numbers = None,
 ) -> None:
     """Cause a fault of training on purpose, on real digits, let the doctor name it, cure it, and draw both."""
     from wellfit.cli import pathologies

@@ -1,6 +1,5 @@
 """`wellfit rerun`, `cure`, `compare` and `ablate`: the words around `wellfit/trials/`."""
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +8,8 @@ from typing import Any
 import typer
 
 from wellfit.cli.diagnose import keep, writable
-from wellfit.cli.drawing import picture_file
+from wellfit.cli.drawing import can_draw, without, written
 from wellfit.cli.show import STOPPED, wrapped
-from wellfit.errors import MissingExtra
 from wellfit.recipe import assignment
 
 
@@ -62,11 +60,7 @@ def compared(what: Callable[[], Any], title: str, out: Path | None, json: Path |
     from wellfit.trials.compare import SUMMARY
 
     writable(json)
-    if out is not None:
-        writable(out)
-        picture_file(out)
-        if importlib.util.find_spec("matplotlib") is None:
-            raise MissingExtra("matplotlib", "pictures", "Drawing the comparison")
+    can_draw(out, "Drawing the comparison")
     comparison = _unless_stopped(what)
     table, _, _ = str(comparison).partition("\n\n")
     typer.echo(f"\n{table}\n")
@@ -83,10 +77,9 @@ def compared(what: Callable[[], Any], title: str, out: Path | None, json: Path |
 
 
 def _draw(comparison: Any, path: Path, title: str, under: str) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        typer.echo("Picture: none, as matplotlib is not here; `pip install 'wellfit[pictures]'` brings it.")
+    if not can_draw(None, ""):
+        without()
         return
-    from wellfit.cli.drawing import written
     from wellfit.report.beside import beside
 
     typer.echo(f"Picture: {written(beside(comparison, title, under), path)}")

@@ -1,11 +1,13 @@
 """Pictures that explain, written to files: the words around `report/pictures.py`."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from wellfit.errors import DataError, RecipeError, RunError
+from wellfit.cli.diagnose import writable
+from wellfit.errors import DataError, MissingExtra, RecipeError, RunError
 
 ENDINGS = (".png", ".svg", ".pdf")
 ATTENTION = "attention"
@@ -39,6 +41,22 @@ def picture_file(out: Path) -> None:
     """Raises RecipeError for a file that is no picture by its ending."""
     if out.suffix.lower() not in ENDINGS:
         raise RecipeError(f"`--out` is {str(out)!r}; a picture is written as {', '.join(ENDINGS)}.")
+
+
+def can_draw(out: Path | None, what: str) -> bool:
+    """Whether pictures can be drawn here. If one was asked for, raises RecipeError, RunError or MissingExtra where it cannot be."""
+    here = importlib.util.find_spec("matplotlib") is not None
+    if out is not None:
+        writable(out)
+        picture_file(out)
+        if not here:
+            raise MissingExtra("matplotlib", "pictures", what)
+    return here
+
+
+def without() -> None:
+    """Says that there is no picture."""
+    typer.echo("Picture: none, as matplotlib is not here; `pip install 'wellfit[pictures]'` brings it.")
 
 
 def written(figure: Any, out: Path) -> Path:

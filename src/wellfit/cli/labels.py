@@ -1,6 +1,5 @@
 """`wellfit learning-curve`: the words around `wellfit/curve.py`."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import typer
 
 from wellfit.cli.diagnose import keep, writable
-from wellfit.cli.drawing import picture_file
+from wellfit.cli.drawing import can_draw, without, written
 from wellfit.cli.show import STOPPED, wrapped
-from wellfit.errors import MissingExtra
 from wellfit.recipe import Recipe
 
 
@@ -19,12 +17,7 @@ def told(recipe: Recipe, sizes: str | None, out: Path | None, json: Path | None,
     from wellfit.curve import SUMMARY, learning_curve
 
     writable(json)
-    drawn = importlib.util.find_spec("matplotlib") is not None
-    if out is not None:
-        writable(out)
-        picture_file(out)
-        if not drawn:
-            raise MissingExtra("matplotlib", "pictures", "Drawing the curve")
+    drawn = can_draw(out, "Drawing the curve")
     wanted = [part.strip() for part in sizes.split(",") if part.strip()] if sizes is not None else None
     try:
         curve = learning_curve(recipe, sizes=wanted, **how)
@@ -40,12 +33,11 @@ def told(recipe: Recipe, sizes: str | None, out: Path | None, json: Path | None,
     keep(json, curve.as_dict())
     if any(point.scores for line in curve.lines for point in line.points):
         if drawn:
-            from wellfit.cli.drawing import written
             from wellfit.report import pictures
 
             typer.echo(f"Picture: {written(pictures.learning_curve(curve), out or place / 'curve.png')}")
         else:
-            typer.echo("Picture: none, as matplotlib is not here; `pip install 'wellfit[pictures]'` brings it.")
+            without()
     if curve.missing:
         typer.echo("\nThe same command goes on with what is missing.")
         sys.exit(STOPPED["interrupted"])

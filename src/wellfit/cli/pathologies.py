@@ -1,6 +1,5 @@
 """`wellfit lab`: what it prints, and the files it writes, around `wellfit/laboratory`."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import typer
 
 from wellfit.cli.diagnose import keep, writable
-from wellfit.cli.drawing import picture_file
+from wellfit.cli.drawing import can_draw, without
 from wellfit.cli.show import STOPPED, wrapped
 from wellfit.errors import RecipeError
 from wellfit.laboratory import pathologies
@@ -26,9 +25,7 @@ def told(name: str, everything: bool, seeds: int, folder: Path, out: Path | None
     if everything and out is not None:
         raise RecipeError("`--out` names one picture, and `--all` draws one of each; `--folder` says where they go.")
     writable(json)
-    if out is not None:
-        writable(out)
-        picture_file(out)
+    can_draw(out, "Drawing a pathology")
     chosen = pathologies.find(name) if name else None
     try:
         if chosen is not None:
@@ -56,7 +53,7 @@ def listed() -> None:
 def _one(name: str, seeds: int, out: Path, json: Path | None) -> None:
     from wellfit.laboratory import verb
 
-    drawn = importlib.util.find_spec("matplotlib") is not None
+    drawn = can_draw(None, "")
     if drawn:
         verb.opened(out.parent)
     lesson = verb.lab(name, seeds=seeds)
@@ -65,7 +62,7 @@ def _one(name: str, seeds: int, out: Path, json: Path | None) -> None:
     if drawn:
         typer.echo(f"Picture: {verb.draw(lesson, out)}")
     else:
-        typer.echo("Picture: none, as matplotlib is not here; `pip install 'wellfit[pictures]'` brings it.")
+        without()
 
 
 def _all(seeds: int, folder: Path, json: Path | None) -> None:

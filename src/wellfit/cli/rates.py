@@ -1,6 +1,5 @@
 """`wellfit find-lr`: the words around `trials/find_lr.py`."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import typer
 
 from wellfit.cli.diagnose import keep, writable
-from wellfit.cli.drawing import picture_file
+from wellfit.cli.drawing import can_draw
 from wellfit.cli.show import STOPPED, wrapped
-from wellfit.errors import MissingExtra
 from wellfit.recipe import Recipe
 
 NO_ANSWER = 3  # exit status, as of a check that failed
@@ -21,11 +19,7 @@ def told(recipe: Recipe, called: str, out: Path | None, json: Path | None, **how
     from wellfit.trials.find_lr import find_lr
 
     writable(json)
-    if out is not None:
-        writable(out)
-        picture_file(out)
-        if importlib.util.find_spec("matplotlib") is None:
-            raise MissingExtra("matplotlib", "pictures", "Drawing the rates")
+    can_draw(out, "Drawing the rates")
     try:
         found = find_lr(recipe, tell=lambda line: print(line, file=sys.stderr, flush=True), **how)
     except KeyboardInterrupt:

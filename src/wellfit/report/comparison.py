@@ -14,28 +14,16 @@ finite number where the other's did not has lost that seed, whatever its score w
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, Literal
 
-from wellfit.report.words import METRICS, SPLITS, amount, count, number, plain
+from wellfit.report.paired import Paired, finite
+from wellfit.report.words import amount, count
 
-SURE = 0.9  # of the intervals
 SIGNS = 5  # differences of one sign, by chance with 2 / 2^5 = 6 % (the sign test, Arbuthnot 1710)
 MANY = 4  # comparisons of which one may well miss by chance
 
 Says = Literal["better", "worse", "level", "unknown"]
-
-
-def interval(values: Sequence[float], least: float = 0.0) -> tuple[float, float] | None:
-    """The 90 % interval of the mean by Student's t, at least `least` to either side; None for less than two values."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t  # scikit-learn brings it
-
-    mean = fmean(values)
-    half = float(t.ppf((1 + SURE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    half = max(half, least)
-    return mean - half, mean + half
 
 
 @dataclass(frozen=True)
@@ -67,7 +55,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Paired):
     """Several ways of training, over the same seeds. The first arm is what the others are compared with. `str`: table and words."""
 
     name: str
@@ -84,10 +72,9 @@ class Comparison:
     def verdict(self, arm: Arm, beside: Arm | None = None) -> Verdict:
         """How `arm` stands to `beside`, or to the first one."""
         other = beside or self.arms[0]
-        sign = 1 if self.better == "max" else -1
-        gains = tuple(sign * (score - other.scores[s]) for s, score in arm.scores.items() if s in other.scores)
+        gains = tuple(self.sign * (score - other.scores[s]) for s, score in arm.scores.items() if s in other.scores)
         rescued, lost = len(other.failed.keys() & arm.scores.keys()), len(arm.failed.keys() & other.scores.keys())
-        found = interval(gains, self._least)
+        found = self.surely(gains)
         says: Says = "unknown"
         if found is not None and not rescued and not lost:
             says = "better" if found[0] > 0 else "worse" if found[1] < 0 else self._by_signs(gains)
@@ -117,10 +104,7 @@ class Comparison:
                 "good again with other seeds, `--set training.seed=100`."
             )
         if self.split == "valid":
-            told.append(
-                f"Nothing is held out to test on, so these are scores of the {self.scored:,} validation samples, which also chose the best "
-                "weights: a little too good. `data.test_share=0.2` holds some out."
-            )
+            told.append(self.too_good)
         failed = [folder for arm in self.arms for folder in arm.failed.values()]
         if failed:
             told.append(
@@ -135,13 +119,7 @@ class Comparison:
         if found.says == "unknown":
             return f"{arm.about}: one seed shows no spread, so nothing can be said{seen}. `--seeds 3` shows how much of it is chance."
         if found.says == "level":
-            more = f"`--seeds {2 * max(2, len(self.seeds))}` tells more."
-            if (
-                found.interval is not None
-                and self._least
-                and found.interval[1] - found.interval[0] <= 2.001 * self._least
-            ):
-                more = f"One of the {self.scored:,} {SPLITS.get(self.split, self.split)} samples is {self._size(self._least)}, so it takes more of those."
+            more = self.tells_more(found.gains, max(2, len(self.seeds)))
             return f"{arm.about}: no difference that {count(len(found.gains), 'seed')} can show{seen}. {more}"
         return f"{arm.about} is {found.says}{seen}."
 
@@ -150,10 +128,9 @@ class Comparison:
         if found.gains:
             mean = fmean(found.gains)
             direction = "better" if mean >= 0 else "worse"
-            of = f"the {self._what} is {direction} by {self._size(mean)} on average"
+            of = f"the {self.what} is {direction} by {self.size(mean)} on average"
             if found.interval is not None:
-                ends = " to ".join(self._number(end) for end in found.interval).replace("-", "−")
-                of += f" (90 % interval over {count(len(found.gains), 'seed')}: {ends})"
+                of += f" ({self.told_interval(found.gains)})"
             parts.append(of)
         if found.rescued:
             parts.append(f"{count(found.rescued, 'seed')} ended well whose loss was not finite before")
@@ -161,36 +138,14 @@ class Comparison:
             parts.append(f"the loss of {count(found.lost, 'seed')} was not finite")
         return f"; {', and '.join(parts)}" if parts else ""
 
-    # ---- numbers
-
-    @property
-    def _what(self) -> str:
-        return f"{SPLITS.get(self.split, self.split)} {plain(self.metric)}"
-
-    @property
-    def is_share(self) -> bool:
-        """Whether the metric is told in percent, and its differences in points of percent."""
-        return self.metric in METRICS and METRICS[self.metric].share
-
-    @property
-    def _least(self) -> float:
-        """What one of the scored samples makes, where the metric is a share of them."""
-        return 1 / self.scored if self.is_share and self.scored else 0.0
-
-    def _number(self, value: float) -> str:
-        return f"{100 * value:.1f}" if self.is_share else number(value)
-
-    def _size(self, gain: float) -> str:
-        return f"{self._number(abs(gain))}{' points' if self.is_share else ''}"
-
     # ---- as a table and as data
 
     def table(self) -> list[tuple[str, ...]]:
         """Rows of cells, the head first."""
-        rows: list[tuple[str, ...]] = [("", self._what, "lowest to highest", "seconds a run")]
+        rows: list[tuple[str, ...]] = [("", self.what, "lowest to highest", "seconds a run")]
         for arm in self.arms:
             scores = sorted(arm.scores.values())
-            spread = f"{self._number(scores[0])} to {self._number(scores[-1])}" if len(scores) > 1 else ""
+            spread = f"{self.number(scores[0])} to {self.number(scores[-1])}" if len(scores) > 1 else ""
             mean = amount(self.metric, arm.mean) if scores else "failed" if arm.failed else ""
             rows.append((arm.about, mean, spread, f"{arm.seconds:.1f}" if arm.seconds is not None else ""))
         return rows
@@ -209,7 +164,7 @@ class Comparison:
             arms.append({
                 "name": arm.name, "about": arm.about, "scores": {str(s): v for s, v in arm.scores.items()},
                 "failed": {str(s): f for s, f in arm.failed.items()}, "folders": {str(s): f for s, f in arm.folders.items()},
-                "mean": _finite(arm.mean), "seconds": arm.seconds, "steps": arm.steps,
+                "mean": finite(arm.mean), "seconds": arm.seconds, "steps": arm.steps,
                 "verdict": found.says if arm is not self.arms[0] else None,
                 "interval": list(found.interval) if found.interval and arm is not self.arms[0] else None,
             })  # fmt: skip
@@ -217,7 +172,3 @@ class Comparison:
             "name": self.name, "metric": self.metric, "better": self.better, "split": self.split, "scored": self.scored,
             "seeds": list(self.seeds), "arms": arms, "missing": self.missing, "says": self.says,
         }  # fmt: skip
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from wellfit.report.comparison import interval
-from wellfit.report.words import METRICS, SPLITS, amount, count, number, plain
+from wellfit.report.paired import Paired, finite
+from wellfit.report.words import amount, count
 
 FLAT = 0.1  # of the whole rise: a last step that surely brings less is said to bring hardly anything
 APART = 0.7  # sizes nearer than this to the largest say little of a slope
@@ -61,7 +61,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class LearningCurve:
+class LearningCurve(Paired):
     """A score against the number of labelled training samples, with the spread over seeds. `str` is the table and the words."""
 
     name: str
@@ -89,10 +89,7 @@ class LearningCurve:
         if scratch is not None:
             told += self._trained_weights(self.lines[0], scratch)
         if self.split == "valid":
-            told.append(
-                f"Nothing is held out to test on, so these are scores of the {self.scored:,} validation samples, which also chose the best "
-                "weights: a little too good. `data.test_share=0.2` holds some out."
-            )
+            told.append(self.too_good)
         elif self.validated:
             told.append(
                 f"Beside the training samples, {self.validated:,} labelled ones chose the best weights and {self.scored:,} scored them; they "
@@ -117,23 +114,21 @@ class LearningCurve:
             return f"{about}whether more labels pay takes at least two sizes that lie well apart."
         last, first = points[-1], points[0]
         gains = self._gains(before, last)
-        seen = f"from {before.size:,} to {last.size:,} samples the {self._what} {self._moves(fmean(gains))}"
-        found = self._sure(gains)
+        seen = f"from {before.size:,} to {last.size:,} samples the {self.what} {self._moves(fmean(gains))}"
+        found = self.surely(gains)
         if found is None:
             return (
                 f"{about}whether more labels still pay cannot be told with one seed; {seen}, and `--seeds 3` shows how much of that is "
                 "chance."
             )
         low, high = found
-        seen += f" ({self._interval(gains)})"
-        noticed = FLAT * max(0.0, self._sign * (last.mean - first.mean))
+        seen += f" ({self.told_interval(gains)})"
+        noticed = FLAT * max(0.0, self.sign * (last.mean - first.mean))
         if high <= noticed:
             return f"{about}more labels hardly pay any more: {seen}."
         if low > 0:
             return f"{about}more labels still pay: {seen}."
-        more = f"`--seeds {2 * len(self.seeds)}` tells more."
-        if self._least and high - low <= 2.001 * self._least:
-            more = f"One of the {self.scored:,} {SPLITS.get(self.split, self.split)} samples is {self._size(self._least)}, so it takes more of those."
+        more = self.tells_more(gains, len(self.seeds))
         return f"{about}whether more labels still pay cannot be told with {count(len(gains), 'seed')}: {seen}. {more}"
 
     # ---- whether trained weights pay
@@ -158,12 +153,12 @@ class LearningCurve:
             mine, other = shared[-1], scratch.at(shared[-1].size)
             assert other is not None
             gains = self._gains(other, mine)
-            found = self._sure(gains)
+            found = self.surely(gains)
             chance = ", which may be chance" if found is None or found[0] <= 0 <= found[1] else ""
             where = "ahead" if fmean(gains) >= 0 else "behind"
             told.append(
-                f"With {mine.size:,} samples for both, the trained start is {where} by {self._size(fmean(gains))}{chance}"
-                f" ({self._interval(gains)})."
+                f"With {mine.size:,} samples for both, the trained start is {where} by {self.size(fmean(gains))}{chance}"
+                f" ({self.told_interval(gains)})."
             )
         return told
 
@@ -171,20 +166,12 @@ class LearningCurve:
         """The smallest size at which what is asked of a point reaches the goal, and at every larger size too."""
         found = None
         for point in reversed(points):
-            if self._sign * (of(point) - goal) < 0:
+            if self.sign * (of(point) - goal) < 0:
                 break
             found = point
         return found
 
     # ---- numbers
-
-    @property
-    def _sign(self) -> int:
-        return 1 if self.better == "max" else -1
-
-    @property
-    def _what(self) -> str:
-        return f"{SPLITS.get(self.split, self.split)} {plain(self.metric)}"
 
     def _best(self, point: Point) -> float:
         return point.highest if self.better == "max" else point.lowest
@@ -194,43 +181,17 @@ class LearningCurve:
 
     def _gains(self, before: Point, after: Point) -> list[float]:
         """How much better, seed by seed, whichever way the metric goes."""
-        return [self._sign * (score - before.scores[seed]) for seed, score in after.scores.items() if seed in before.scores]  # fmt: skip
-
-    @property
-    def is_share(self) -> bool:
-        """Whether the metric is told in percent, and its differences in points of percent."""
-        return self.metric in METRICS and METRICS[self.metric].share
-
-    def _number(self, value: float) -> str:
-        return f"{100 * value:.1f}" if self.is_share else number(value)
-
-    def _size(self, gain: float) -> str:
-        return f"{self._number(abs(gain))}{' points' if self.is_share else ''}"
+        return [self.sign * (score - before.scores[seed]) for seed, score in after.scores.items() if seed in before.scores]  # fmt: skip
 
     def _moves(self, gain: float) -> str:
-        return "does not change" if gain == 0 else f"{'improves' if gain > 0 else 'worsens'} by {self._size(gain)}"
-
-    @property
-    def _least(self) -> float:
-        """What one of the scored samples makes, where the metric is a share of them."""
-        return 1 / self.scored if self.is_share and self.scored else 0.0
-
-    def _sure(self, gains: Sequence[float]) -> tuple[float, float] | None:
-        return interval(gains, self._least)
-
-    def _interval(self, gains: Sequence[float]) -> str:
-        found = self._sure(gains)
-        if found is None:
-            return "one seed"
-        told = " to ".join(self._number(end) for end in found).replace("-", "−")
-        return f"90 % interval over {count(len(gains), 'seed')}: {told}"
+        return "does not change" if gain == 0 else f"{'improves' if gain > 0 else 'worsens'} by {self.size(gain)}"
 
     # ---- as a table and as data
 
     def table(self) -> list[tuple[str, ...]]:
         """Rows of cells, the head first."""
         several = len(self.lines) > 1
-        head = ("samples", self._what, "lowest to highest", "seconds a run")
+        head = ("samples", self.what, "lowest to highest", "seconds a run")
         rows: list[tuple[str, ...]] = [(("start", *head) if several else head)]
         for line in self.lines:
             for point in line.points:
@@ -256,8 +217,8 @@ class LearningCurve:
                     "name": line.name, "about": line.about, "length": line.length,
                     "points": [
                         {
-                            "samples": point.size, "mean": _plain(point.mean), "lowest": _plain(point.lowest),
-                            "highest": _plain(point.highest), "seconds": point.seconds,
+                            "samples": point.size, "mean": finite(point.mean), "lowest": finite(point.lowest),
+                            "highest": finite(point.highest), "seconds": point.seconds,
                             "scores": {str(seed): score for seed, score in point.scores.items()}, "failed": list(point.failed),
                         }
                         for point in line.points
@@ -280,7 +241,3 @@ class LearningCurve:
             for row in rows
         ]
         return "\n".join([*lines, "", *(f"{sentence[0].upper()}{sentence[1:]}" for sentence in self.says)])
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None

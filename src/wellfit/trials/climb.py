@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from wellfit.report.comparison import interval
+from wellfit.report.paired import interval
 from wellfit.report.rates import Rate, rounded
 from wellfit.report.words import count, number
 

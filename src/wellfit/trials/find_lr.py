@@ -34,7 +34,7 @@ from wellfit.doctor.copies import copied
 from wellfit.errors import DataError, ModelError, RecipeError
 from wellfit.models.keras import adopted
 from wellfit.recipe import Recipe
-from wellfit.report.comparison import interval
+from wellfit.report.paired import interval
 from wellfit.report.rates import RateSearch, Swept, rounded
 from wellfit.report.words import count, number
 from wellfit.train.setup import Job, from_given, from_recipe
