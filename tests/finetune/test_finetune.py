@@ -165,15 +165,18 @@ def test_each_strategy_trains_and_is_quiet(tmp_path) -> None:
         assert not found, (strategy, found)
 
 
-@pytest.mark.parametrize("strategy", ["progressive", "recipe", "lora"])
-def test_a_resume_in_the_middle_is_the_run_that_was_never_stopped(tmp_path, trained, strategy) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "optimizer"),
+    [("progressive", "adamw"), ("progressive", "sgd"), ("recipe", "adamw"), ("lora", "adamw")],
+)
+def test_a_resume_in_the_middle_is_the_run_that_was_never_stopped(tmp_path, trained, strategy, optimizer) -> None:
     """Stopped before and after blocks thaw; weights, optimizer and every recorded number are the same bits."""
     if strategy == "lora":
         pytest.importorskip("peft")
     settings = {
         **SMALL, "finetune.weights": str(trained.folder), "finetune.strategy": strategy, "training.epochs": 2,
         "finetune.head_epochs": 0.5, "checkpoints.every": 1.0, "checkpoints.keep": 100, "evaluation.every": 10.0,
-        "optimizer.learning_rate": 1e-3,
+        "optimizer.learning_rate": 1e-3, "optimizer.kind": optimizer,
     }  # fmt: skip
     whole = api.fit_recipe(Recipe(), set=settings, folder=tmp_path / "whole", quiet=True)
     steps = len(whole.metrics()["loss"])

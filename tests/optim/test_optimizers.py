@@ -463,3 +463,29 @@ def test_fused_adamw_is_torchs_to_the_bit() -> None:
             assert torch.equal(a, b), step
     assert ours._lists, "the short way was never taken"
     assert str(ours.state_dict()) == str(theirs.state_dict())
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_fused_sgd_takes_what_begins_to_learn_later(nesterov) -> None:
+    """A branch that is first taken at the third step: as torch's loop over parameters, which starts its momentum then."""
+
+    def trained(make):
+        torch.manual_seed(0)
+        model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1)])
+        optimizer = make(model)
+        for step in range(6):
+            hidden = model[0](torch.ones(2, 4)) if step < 2 else model[1](model[0](torch.ones(2, 4)))
+            model[2](hidden).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return [p.detach() for p in model.parameters()]
+
+    settings = Optimizer(
+        kind="sgd", momentum=0.9, nesterov=nesterov, learning_rate=0.1, learning_rates={}, weight_decay=0.0
+    )
+    ours = trained(lambda model: build(model, settings))
+    torchs = trained(
+        lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=nesterov, foreach=False)
+    )
+    for one, other in zip(ours, torchs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)

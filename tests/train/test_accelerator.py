@@ -100,7 +100,7 @@ def test_memory_that_really_runs_out_is_as_if_the_batch_had_been_cut_from_the_st
     x = torch.randn(256, 64, generator=torch.Generator().manual_seed(0))
     y = (x[:, :4].argmax(1)).long()
     base = {
-        "training.batch_size": 256, "training.steps": 4, "optimizer.kind": "sgd", "hardware.precision": "fp32",
+        "training.batch_size": 256, "training.steps": 4, "optimizer.kind": "sgd", "optimizer.momentum": 0.0, "hardware.precision": "fp32",
         "evaluation.batch_size": 8, "checkpoints.every": 1000,
     }  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_memory_that_really_runs_out_is_as_if_the_batch_had_been_cut_from_the_st
     gc.collect()
     torch.cuda.empty_cache()
     _, all_memory = torch.cuda.mem_get_info()
-    torch.cuda.set_per_process_memory_fraction(2.6 * 2**30 / all_memory)  # weights, gradient, momentum: .75 GiB
+    torch.cuda.set_per_process_memory_fraction(2.6 * 2**30 / all_memory)  # weights and gradient: half of a GiB
     try:
         with pytest.raises(wellfit.errors.OutOfMemory):
             fit("not-asked")
@@ -122,6 +122,7 @@ def test_memory_that_really_runs_out_is_as_if_the_batch_had_been_cut_from_the_st
         torch.cuda.set_per_process_memory_fraction(1.0)
     told = [event.text for event in tight.events() if isinstance(event, Noted) and "Memory ran out" in event.text]
     assert told
+    assert all("in step 1," in text for text in told)
     parts = 2 ** len(told)
     cut = fit("cut", training__gradient_accumulation_steps=parts)
     assert [e.loss for e in numbers(tight) if isinstance(e, Stepped)] == [e.loss for e in numbers(cut) if isinstance(e, Stepped)]  # fmt: skip

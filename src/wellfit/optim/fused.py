@@ -1,9 +1,9 @@
-"""torch's fused AdamW without its preparations: the same kernel on the same state, a third of the time of a small step.
+"""torch's fused AdamW without its preparations, and its fused SGD for parameters that begin to learn at different steps.
 
 `torch.optim.AdamW(fused=True)` gathers and sorts parameters, gradients and state anew at every step. Here the lists are
 kept, because they only change when parameters or state are exchanged. Where the kernel cannot be used as it is (a
 parameter without a gradient, a loss scale to be undone), torch's own step is taken. The state and the state_dict are
-torch's, and so is every number: Loshchilov & Hutter 2019, algorithm 2.
+torch's, and so is every number: Loshchilov & Hutter 2019, algorithm 2. A small step takes a third of the time.
 
     >>> optimizer = FusedAdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
 """
@@ -14,6 +14,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+class FusedSGD(torch.optim.SGD):
+    """SGD for parameters that are all floating point; same arguments and state as torch's.
+
+    torch's kernel wants the momentum of all parameters or of none, and fails once a layer is thawed, or a branch of the network is
+    first taken, when the rest has momentum already. Such a parameter gets one of zeros, which comes to the same.
+    """
+
+    def __init__(self, params: Any, **settings: Any):
+        super().__init__(params, fused=True, **settings)
+
+    def _init_group(
+        self, group: Any, params: list[Tensor], grads: list[Tensor], momentum_buffer_list: list[Tensor | None]
+    ) -> bool:
+        sparse = bool(super()._init_group(group, params, grads, momentum_buffer_list))  # type: ignore[no-untyped-call]
+        if group["momentum"] and any(momentum is not None for momentum in momentum_buffer_list):
+            for i, momentum in enumerate(momentum_buffer_list):
+                if momentum is None:
+                    momentum_buffer_list[i] = torch.zeros_like(params[i])
+        return sparse
 
 
 class FusedAdamW(torch.optim.AdamW):

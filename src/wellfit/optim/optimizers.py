@@ -24,7 +24,7 @@ from torch import nn
 from torch.optim import optimizer as hooks
 
 from wellfit.errors import RecipeError
-from wellfit.optim.fused import FusedAdamW
+from wellfit.optim.fused import FusedAdamW, FusedSGD
 from wellfit.optim.groups import assert_complete, embeddings, parameter_groups
 from wellfit.optim.lion import Lion
 from wellfit.recipe import Optimizer
@@ -163,7 +163,8 @@ def _sgd(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.O
             "`optimizer.nesterov` is on, but `optimizer.momentum` is 0 and there is nothing to look ahead along. Set a "
             "momentum such as 0.9, or turn nesterov off."
         )
-    return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=_fused(model))
+    kind = FusedSGD if _fused(model) else torch.optim.SGD
+    return kind(groups, momentum=settings.momentum, nesterov=settings.nesterov)
 
 
 def _adam(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
