@@ -5,7 +5,8 @@
     python bench/cure.py --say --folder /tmp/x   # what was tried, too; runs are kept, and the same call goes on
 
 Each fault is a change of a healthy recipe that people make; seconds a run, one thread. The cure is given the run alone. Beside
-it, at equal cost (as many runs of equal length), a random search over what a recipe holds picks the best on the validation part.
+it, at equal cost (as many runs of equal length, each with as many for a proof), a random search over what a recipe holds picks the
+best on the validation part.
 All are scored on the test part over three seeds, by the loss that they minimise, or where that changes by accuracy or F1. Exits
 with 1 if a bar is missed.
 """
@@ -232,7 +233,7 @@ def drawn(recipe: Recipe, random_: random.Random) -> Recipe:
 def searched(ill: Recipe, runs: int, metric: str, folder: Path, seed: int) -> Way:
     """The best of as many draws as the cure took runs, by the validation part."""
     generator = random.Random(f"{seed}-{ill.name}-{folder.parent.name}")
-    ways = [Way(f"draw-{i}", f"draw {i}", drawn(ill, generator)) for i in range(max(2, runs - 2 * (SEEDS - 1)))]
+    ways = [Way(f"draw-{i}", f"draw {i}", drawn(ill, generator)) for i in range(max(2, runs - 2 * SEEDS))]
     found = side_by_side(ways, [0], folder, name="search", metric=metric, split="valid", quiet=True)
     sign = 1 if found.better == "max" else -1
     scored = [arm for arm in found.arms if arm.scores]

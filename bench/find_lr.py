@@ -49,7 +49,7 @@ from wellfit.report.rates import RateSearch  # noqa: E402
 from wellfit.train.setup import Job, from_given, from_recipe  # noqa: E402
 from wellfit.train.switches import torch_settings  # noqa: E402
 from wellfit.trials.find_lr import find_lr  # noqa: E402
-from wellfit.trials.rehearsal import Rehearsal  # noqa: E402
+from wellfit.trials.short import ShortTraining  # noqa: E402
 
 CHOOSING, COMPARING, SEARCHING = (0, 1, 2), (3, 4, 5), 10  # seeds
 LIKELY = 5  # rates of the grid that are trained with all three seeds
@@ -185,7 +185,7 @@ class Full:
     def _train(self, rate: float, seed: int) -> float | None:
         if seed not in self.starts:
             job = self.model.job(seed)
-            self.starts[seed] = Rehearsal(job), job.steps
+            self.starts[seed] = ShortTraining(job), job.steps
         start, steps = self.starts[seed]
         with torch_settings(start.job.recipe):
             outcome = start.run(rate, steps, evaluations=EVALUATIONS)
@@ -223,7 +223,7 @@ class Losing(nn.Module):
 
 
 def optimizer_at(job: Job, rate: float) -> Any:
-    return Rehearsal(job)._optimizer(rate)
+    return ShortTraining(job)._optimizer(rate)
 
 
 def of_lightning(model: Model) -> float | None:

@@ -368,15 +368,94 @@ def test_from_how_many_labels_on_trained_weights_are_as_good() -> None:
     assert "from 400 samples on" in dips[2], "not from where it dips again"
 
 
-def test_failed_runs_are_named_and_not_counted() -> None:
+def failing(*points: Point, scratch: tuple[Point, ...] = (), seeds=3) -> LearningCurve:
+    lines = [Line(RECIPE, "the recipe", "1 step", points)]
+    lines += [Line(SCRATCH, "from scratch", "1 step", scratch)] if scratch else []
+    return LearningCurve("x", "t", "accuracy", "max", "test", "steps", 20, 5, 10_000, tuple(range(seeds)), tuple(lines))
+
+
+def test_failed_runs_are_named_and_counted() -> None:
+    """A seed whose loss is not finite with one of two sizes is lost or won as such, as in a comparison."""
     lines = (
-        Line(RECIPE, "the recipe", "1 step", (Point(10, {0: 0.5}, 1.0), Point(20, {}, None, ("c/recipe-n20-seed0",)))),
+        Line(
+            RECIPE, "the recipe", "1 step", (Point(10, {0: 0.5}, 1.0), Point(20, {}, None, {0: "c/recipe-n20-seed0"}))
+        ),
     )
     found = LearningCurve("x", "t", "accuracy", "max", "valid", "steps", 20, 5, 5, (0,), lines)
-    assert "1 run failed, as the loss was not a finite number, and is not counted: c/recipe-n20-seed0." in found.says
+    assert found.says[0] == (
+        "whether more labels still pay cannot be told with one seed; from 10 to 20 samples 1 seed diverges that did not before, and "
+        "`--seeds 3` shows how much of that is chance."
+    )
+    told = "In 1 run the loss was not a finite number, which counts as worse than any score: c/recipe-n20-seed0."
+    assert told in found.says
     assert any("chose the best weights: a little too good" in one for one in found.says)
-    assert found.table()[2] == ("20", "none", "", "")
-    json.dumps(found.as_dict(), allow_nan=False)
+    assert found.table()[2] == ("20", "none", "1 failed", "")
+    written = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert written["lines"][0]["points"][1]["failed"] == {"0": "c/recipe-n20-seed0"}
+    well = Point(10, {0: 0.5, 1: 0.52, 2: 0.51})
+    rises = failing(well, Point(20, {0: 0.8, 1: 0.83}, None, {2: "c/b"}))
+    assert rises.says[0] == (
+        "whether more labels still pay cannot be told with 3 seeds: from 10 to 20 samples the test accuracy improves by 30.5 points "
+        "(90 % interval over 2 seeds: 27.3 to 33.7), and 1 seed diverges that did not before. `--seeds 6` tells more."
+    )
+    assert rises.table()[2][2] == "80.0 % to 83.0 %, 1 failed"
+    gone = failing(well, Point(20, {}, None, {0: "c/a", 1: "c/b", 2: "c/c"}))
+    assert (
+        gone.says[0]
+        == "with this recipe more labels do not pay: from 10 to 20 samples 3 seeds diverge that did not before."
+    )
+    saved = failing(Point(10, {}, None, {0: "c/a", 1: "c/b", 2: "c/c"}), Point(20, dict(well.scores)))
+    assert saved.says[0] == "more labels still pay: from 10 to 20 samples 3 seeds that diverged before train."
+
+
+def test_sizes_that_share_no_seed_are_not_compared() -> None:
+    found = failing(Point(10, {0: 0.5}, None, {1: "c/a"}), Point(20, {}, None, {1: "c/b"}), seeds=2)
+    assert found.says[0] == (
+        "whether more labels still pay cannot be told: no seed has a score with 10 and with 20 samples."
+    )
+    apart = failing(Point(10, {0: 0.5}), Point(20, {1: 0.9}), scratch=(Point(10, {1: 0.3}), Point(20, {0: 0.4})))
+    assert "no seed has a score with 10 and with 20 samples" in apart.says[0]
+    assert len(apart.says) == 4, "and the two starts have none in common either"
+
+
+def test_trained_weights_where_runs_failed() -> None:
+    ours = (Point(10, {0: 0.9, 1: 0.9, 2: 0.9}), Point(20, {0: 0.95, 1: 0.95}, None, {2: "c/a"}))
+    theirs = (Point(10, {0: 0.5, 1: 0.5, 2: 0.6}), Point(20, {0: 0.8, 1: 0.7, 2: 0.9}))
+    found = failing(*ours, scratch=theirs).says
+    assert found[2].endswith("from 10 samples on, the fewest tried (90.0 % in the mean)."), (
+        "not with every seed: one failed"
+    )
+    assert found[3].startswith(
+        "With 20 samples for both, the trained start is ahead by 20.0 points, which may be chance (90 %"
+    )
+    assert found[3].endswith(", and diverges in 1 seed in which the other does not.")
+    nothing = tuple(Point(size, {}, None, {0: "c/a", 1: "c/b", 2: "c/c"}) for size in (10, 20))
+    assert failing(*ours[:1], Point(20, {0: 0.9, 1: 0.9, 2: 0.9}), scratch=nothing).says[2] == (
+        "With 20 samples for both, the trained start stays finite in 3 seeds in which the other diverges."
+    )
+
+
+def test_five_seeds_that_all_point_one_way_are_told() -> None:
+    """Gains too wild for an interval."""
+    wild = made([0.10, 0.50, 0.60, 0.70, 0.80], [0.92, 0.51, 0.61, 0.71, 0.81])
+    assert wild.says[0].startswith(
+        "more labels still pay: from 100 to 200 samples the test accuracy improves by 17.2 points ("
+    )
+    assert wild.says[0].endswith("), and it is better with every seed.")
+
+
+def test_a_run_that_really_diverges_is_a_lost_seed(tmp_path) -> None:
+    wild = {**QUICK, "optimizer.kind": "sgd", "optimizer.learning_rate": 90.0, "optimizer.momentum": 0.99,
+            "training.max_grad_norm": None, "training.steps": 40, "training.epochs": None}  # fmt: skip
+    found = wellfit.learning_curve("wine", sizes=[20, 120], seeds=2, set=wild, folder=tmp_path / "c", quiet=True)
+    points = found.lines[0].points
+    assert any(point.failed for point in points)
+    for point in points:
+        assert not point.failed.keys() & point.scores.keys()
+        assert all(
+            folder == str(tmp_path / "c" / f"recipe-n{point.size}-seed{seed}") for seed, folder in point.failed.items()
+        )
+    assert "the loss was not a finite number" in str(found)
 
 
 def test_the_picture_shows_the_numbers() -> None:
@@ -393,3 +472,12 @@ def test_the_picture_shows_the_numbers() -> None:
     assert any(set(y) == {65.0} for y in ([round(v, 6) for v in ys] for ys in curves.values()))
     band = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == (pytest.approx(70), pytest.approx(90))
+    assert "failed" not in axes.get_title(loc="left")
+    lost = failing(Point(10, {0: 0.5, 1: 0.6}), Point(20, {0: 0.7}, None, {1: "c/a"}))
+    fig = pictures.learning_curve(lost)
+    title = fig.axes[0]._left_title
+    assert ", without 1 run that failed;" in title.get_text()
+    fig.draw_without_rendering()
+    assert title.get_window_extent().x1 <= fig.bbox.x1
+    with pytest.raises(RunError, match="has a score yet"):
+        pictures.learning_curve(failing(Point(10, {}, None, {0: "c/a"})))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "Recipe", "Run", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "export", "find_lr", "fit", "fit_recipe",
-    "lab", "learning_curve", "open", "predict", "rerun", "resume", "suggest", "trace", "trace_recipe", "watch",
+    "lab", "learning_curve", "memory_plan", "memory_plan_config", "memory_plan_recipe",
+    "open", "predict", "rerun", "resume", "suggest", "trace", "trace_recipe", "watch",
 ]  # fmt: skip
 
 _HOMES = {
@@ -30,6 +31,9 @@ _HOMES = {
     "fit_recipe": "wellfit.api",
     "lab": "wellfit.laboratory.verb",
     "learning_curve": "wellfit.curve",
+    "memory_plan": "wellfit.memory",
+    "memory_plan_config": "wellfit.memory",
+    "memory_plan_recipe": "wellfit.memory",
     "open": "wellfit.api",
     "predict": "wellfit.deliver.predict",
     "rerun": "wellfit.trials.counterfactual",
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from wellfit.errors import WellfitError
     from wellfit.examine import check, check_recipe, trace, trace_recipe
     from wellfit.laboratory.verb import lab
+    from wellfit.memory import memory_plan, memory_plan_config, memory_plan_recipe
     from wellfit.recipe import Recipe
     from wellfit.run import Run
     from wellfit.trials.compare import ablate, compare
@@ -62,8 +67,13 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'wellfit' has no attribute {name!r}")
     import importlib
+    import random
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    state = random.getstate()  # a library that is loaded may draw from it (rich's styles do)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    finally:
+        random.setstate(state)
 
 
 def __dir__() -> list[str]:

@@ -305,7 +305,8 @@ def _score(job: Job, record: Record, step: int, beside: bool) -> None:
     if job.test is not None:
         with job.precision.autocast():
             scores = Recovery(job, record).evaluate(job.model, job.task, job.test)
-        record.emit(Evaluated(step, "test", scores))
+        samples = len(job.loaded.test) if job.loaded is not None and job.loaded.test is not None else 0
+        record.emit(Evaluated(step, "test", scores, samples=samples))
         yardsticks = KINDS[job.loaded.task].yardsticks if job.loaded is not None and beside else None
         if job.loaded is not None and yardsticks is not None and record.first:
             for baseline in yardsticks(job.loaded):

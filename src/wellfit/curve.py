@@ -16,7 +16,6 @@ less, and is what somebody sees who leaves the recipe as it is.
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from wellfit.run import RECIPE as RECIPE_FILE
 from wellfit.train.setup import Job, from_recipe
 from wellfit.train.switches import torch_settings
 from wellfit.trials import trial as trials
-from wellfit.trials.trial import HERE, Outcome, Trial
+from wellfit.trials.trial import Outcome, Trial
 
 SUMMARY = "curve.json"
 MOST_SIZES, FEWEST = 6, 20  # of a row that is not given
@@ -175,10 +174,7 @@ def _can_be(recipe: Recipe, seeds: int, budget: str, beside: str | None) -> None
             "This recipe is of a model and data that were passed to `wellfit.fit` in Python, and a recipe holds neither. A learning "
             "curve takes a recipe whose `data.source` names the data."
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError(
-            "A learning curve trains one run after the other in one process, and torchrun started several. Start it without."
-        )
+    distributed.alone("A learning curve")
 
 
 def _planned(name: str, recipe: Recipe) -> _Plan:
@@ -227,7 +223,7 @@ def _kept(job: Job) -> Recipe:
     recipe = job.recipe
     origins = {
         path: Origin(by="user", why=f"as with all samples of the learning curve: {origin.why}")
-        if origin.by == "derived" and not path.startswith((*HERE, *EACH_EPOCH))
+        if origin.by == "derived" and not path.startswith(("hardware.", "name", *EACH_EPOCH))
         else origin
         for path, origin in recipe.origins.items()
     }
@@ -334,7 +330,7 @@ def _drawn_up(
                     size,
                     {t.seed: o.scores[metric] for t, o in over if not o.failed and metric in o.scores},
                     sum(times) / len(times) if times else None,
-                    tuple(str(t.folder) for t, o in over if o.failed),
+                    {t.seed: str(t.folder) for t, o in over if o.failed},
                 )
             )
         about = {RECIPE: "with trained weights" if beside else "the recipe", SCRATCH: "from scratch"}[plan.name]

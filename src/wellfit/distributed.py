@@ -18,6 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wellfit.errors import RecipeError
+
 
 def world() -> int:
     """How many ranks train together."""
@@ -40,6 +42,13 @@ def joined(device: str) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def alone(what: str, instead: str = "Start it without torchrun.") -> None:
+    """Raises RecipeError where torchrun started several processes, and `what`, such as "A comparison", takes one."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1:
+        raise RecipeError(f"{what} takes one process, and torchrun started {ranks}. {instead}")
 
 
 def wrap(model: nn.Module, device: str) -> nn.Module:

@@ -69,6 +69,7 @@ class Evaluated:
     split: str  # "valid" or "test"
     metrics: Mapping[str, float] = field(default_factory=dict)
     of: str = "model"  # or the name of a baseline
+    samples: int = 0  # that were scored, where it is known
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -239,7 +239,7 @@ def presets() -> dict[str, Path]:
 
 
 def describe(path: str, recipe: Recipe | None = None) -> dict[str, str]:
-    """What is declared of the field at a dotted path: `what`, `why`, `source`. Empty for a key of a free mapping."""
+    """What is declared of the field at a dotted path: `what`, `why`, `source`, `choices`. Empty for a key of a free mapping."""
     part: type[BaseModel] = Recipe
     field = None
     names = path.split(".")
@@ -254,10 +254,20 @@ def describe(path: str, recipe: Recipe | None = None) -> dict[str, str]:
             part = field.annotation
     extra = field.json_schema_extra if field is not None and isinstance(field.json_schema_extra, dict) else {}
     return {
-        "what": (field.description if field else "") or "",
+        "what": (field.description if field else "") or ("Which network." if path == "model.kind" else ""),
         "why": str(extra.get("why", "")),
         "source": str(extra.get("source", "")),
+        "choices": ", ".join(MODELS if path == "model.kind" else _words(field.annotation) if field is not None else ()),
     }
+
+
+def _words(annotation: Any) -> list[str]:
+    """The words that an annotation allows, where it allows nothing else but None."""
+    parts = [annotation] if get_origin(annotation) is Literal else [*get_args(annotation)]
+    parts = [part for part in parts if part is not type(None)]
+    if any(get_origin(part) is not Literal for part in parts):
+        return []
+    return [str(word) for part in parts for word in get_args(part)]
 
 
 def paths() -> list[str]:

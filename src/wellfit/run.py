@@ -100,7 +100,12 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """The resolved recipe, with who set each value."""
+        """The resolved recipe, with who set each value. Raises RunError if nothing of it is left."""
+        file = self.folder / RECIPE
+        if file.is_file() and not file.stat().st_size:
+            raise RunError(
+                f"{file} is empty, so what was trained here is not known. Bring it back from a copy, or delete the run."
+            )
         return Recipe.load(self.folder)
 
     @property
@@ -141,7 +146,7 @@ class Run:
         for line in lines:
             with contextlib.suppress(ValueError):
                 body = json.loads(line)
-                if isinstance(body, dict) and "id" in body and "severity" in body:
+                if isinstance(body, dict) and {"id", "severity", "says"} <= body.keys():
                     found.append(body)
         return found
 
@@ -171,9 +176,10 @@ class Run:
         return table | {name: [rows[step].get(name) for step in sorted(rows)] for name in names}
 
     def scores(self, split: str = "valid") -> dict[str, float]:
-        """The model's scores on a split: at its best step for `valid`, of the weights that were kept for `test`."""
+        """The model's scores on a split, of the weights that the run kept: the best, or the last without `evaluation.restore_best`."""
         events = self.events()
         best = next((event.best_step for event in reversed(events) if isinstance(event, Ended)), None)
+        best = best if self.recipe.evaluation.restore_best else None
         found = [
             event for event in events if isinstance(event, Evaluated) and event.split == split and event.of == "model"
         ]

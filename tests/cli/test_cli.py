@@ -82,6 +82,9 @@ def test_explain(trained, inside) -> None:
     one = told("optimizer.learning_rate")
     assert "Why:" in one
     assert "--set optimizer.learning_rate=VALUE" in one
+    assert "Choices" not in one
+    assert "constant, linear, cosine" in told("schedule.kind")
+    assert "Which network." in told("model.kind")
     of_run = told("runs/a")
     assert "(derived)" in of_run
     assert "(you)" in of_run

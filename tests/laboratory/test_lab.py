@@ -1,5 +1,6 @@
 """The lab at work: faults are caused, named and cured in real runs, and nothing is told that these runs did not show."""
 
+import importlib.util
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import pytest
 import wellfit
 from wellfit.cli import main
 from wellfit.errors import RecipeError, RunError
-from wellfit.laboratory import experiment, page
+from wellfit.laboratory import experiment, healthy, page, watched
 from wellfit.laboratory.lesson import Spread
 from wellfit.laboratory.pathologies import PATHOLOGIES
 
@@ -171,6 +172,41 @@ def test_a_program_that_fails_is_said_so() -> None:
         list(experiment.run({"broken": "raise ValueError('no luck')"}, [7]))
 
 
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("import os, sys; os.mkdir(f'{sys.argv[0][:-3]}-{sys.argv[1]}.json')", r"ended with status 1 \(IsADirectoryError: .*odd-7\.json'\)"),
+        ("import os; os._exit(0)", r"ended with status 0 \(it said nothing\)"),
+        ("import os; os.kill(os.getpid(), 9)", "was ended by SIGKILL"),
+    ],
+    ids=["our own error", "gone", "killed"],
+)  # fmt: skip
+def test_a_process_that_leaves_nothing_is_told_by_how_it_ended(program: str, says: str) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork")
+    with pytest.raises(RunError, match=f"The program odd with seed 7 left nothing: its process {says}"):
+        list(experiment.run({"odd": program}, [7]))
+
+
+def test_a_process_that_takes_too_long_is_stopped_and_told(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(watched, "PATIENCE", 0.2)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    ended = watched._wait(child.pid)
+    child.wait(10)
+    assert experiment._ended(ended, tmp_path / "errors.log") == "took more than 300 s and was stopped"
+
+
+def test_pixels_are_scaled_by_the_training_part_alone(monkeypatch) -> None:
+    taken = []
+    monkeypatch.setattr(healthy, "EPOCHS", 0)
+    monkeypatch.setattr(healthy, "DataLoader", lambda samples, *_, **__: taken.append(samples.tensors[0]))
+    healthy.main(1)
+    (x,) = taken
+    assert len(x) == 1297
+    assert abs(float(x.mean())) < 1e-5
+    assert float(x.std()) == pytest.approx(1, abs=1e-5)
+
+
 BAD = {
     "unknown": (["vanishing"], "`vanishing-gradients`"),
     "no seed": (["double-softmax", "--seeds", "0"], "1 to 30"),
@@ -196,6 +232,33 @@ def test_bad_input_is_one_sentence_before_anything_runs(case: str, tmp_path, mon
     told = capsys.readouterr().err.strip()
     assert says in told
     assert told.count("\n") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_without_matplotlib_all_are_refused_and_one_is_told_without_its_picture(tmp_path, monkeypatch, capsys) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "matplotlib" else find_spec(name, *more)
+    )
+    monkeypatch.chdir(tmp_path)
+    before = []
+
+    def run(*_):
+        before.append(capsys.readouterr().out)
+        raise RunError("it ran")
+
+    monkeypatch.setattr(experiment, "run", run)
+    for arguments, says in ((["--all"], "The page of all pathologies needs the package `matplotlib`"), (["double-softmax"], "it ran")):  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["wellfit", "lab", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 2
+        told = capsys.readouterr().err.strip()
+        assert told.startswith(f"wellfit: {says}")
+        assert told.count("\n") == 0
+    (out,) = before
+    assert out.startswith("Picture: none, as matplotlib is not here")
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_input_of_the_library() -> None:

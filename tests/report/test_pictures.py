@@ -12,6 +12,7 @@ from wellfit.recipe import Recipe
 
 matplotlib = pytest.importorskip("matplotlib", reason="pictures are drawn by matplotlib")
 from wellfit.report import pictures  # noqa: E402
+from wellfit.report.attention import looked  # noqa: E402
 
 
 def test_vanishing_shows_what_was_measured() -> None:
@@ -69,32 +70,57 @@ def test_a_picture_is_written_where_it_is_asked_for(tmp_path, capsys) -> None:
         drawing.drawn("approximation", [], tmp_path / "nowhere" / "a.png")
 
 
-def test_attention_of_runs(tmp_path, monkeypatch) -> None:
-    """Of a translator the decoder's on the source; a bag has none, and of unknown words there is nothing to see."""
-    pytest.importorskip("sacrebleu")
-    seen = {}
-
-    def kept(maps, rows, columns=None, title=""):
-        seen.update(maps=maps, rows=rows, columns=columns, title=title)
-        return pictures.figure(1, 1)
-
+def small(tmp_path, name: str, **settings):
+    """A run of two steps on forty pairs of words."""
     rows = [f'{{"a": "{x} {y}", "b": "{y} {x}", "c": "{x}"}}' for x in ("one", "two") for y in ("red", "blue")] * 10
     (tmp_path / "t.jsonl").write_text("\n".join(rows))
-    small = {"model.width": 16, "model.layers": 2, "model.heads": 2}
     common = {"data.source": str(tmp_path / "t.jsonl"), "data.text": "a", "data.tokens": "word", "data.valid_share": 0.2,
               "training.steps": 2, "training.batch_size": 8, "training.doctor": False}  # fmt: skip
-    pairs = {"task": "seq-to-seq", "data.target": "b", "data.ignore": ["c"], "model.kind": "encoder-decoder", **small}
-    run = api.fit_recipe(Recipe(), set=common | pairs, folder=tmp_path / "pairs", quiet=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(pictures, "attention", kept)
-        drawing.drawn("attention", [str(run.folder), "one", "red"], tmp_path / "a.png")
-    assert all(weights.shape == (1, 2, len(seen["rows"]), 2) for weights in seen["maps"].values())
-    assert len(seen["maps"]) == 2
-    assert seen["columns"] == ["one", "red"]
-    assert "Cross-attention" in seen["title"]
+    return api.fit_recipe(
+        Recipe(), set={**common, **settings}, folder=tmp_path / name, quiet=True, yardsticks=False
+    ).folder
+
+
+NETWORK = {"model.width": 16, "model.layers": 2, "model.heads": 2}
+CLASSES = {"task": "text-classification", "data.target": "c", "data.ignore": ["b"]}
+
+
+def test_attention_of_a_translator_is_the_decoders_on_the_source(tmp_path, capsys) -> None:
+    pytest.importorskip("sacrebleu")
+    pairs = {"task": "seq-to-seq", "data.target": "b", "data.ignore": ["c"], "model.kind": "encoder-decoder"}
+    run = small(tmp_path, "pairs", **pairs, **NETWORK)
+    seen = looked(run, "one red")
+    assert all(weights.shape == (1, 2, len(seen.rows), 2) for weights in seen.maps.values())
+    assert all(torch.allclose(weights.sum(-1), torch.ones(())) for weights in seen.maps.values())
+    assert len(seen.maps) == 2
+    assert seen.columns == ("one", "red")
+    assert (seen.tokens, seen.seen) == (2, 2)
+    assert "Cross-attention" in seen.title
     with pytest.raises(DataError, match="knows no word"):
-        drawing.drawn("attention", [str(run.folder), "qqq"], tmp_path / "a.png")
-    classes = {"task": "text-classification", "data.target": "c", "data.ignore": ["b"], "model.kind": "bag"}
-    bag = api.fit_recipe(Recipe(), set=common | classes, folder=tmp_path / "bag", quiet=True)
+        looked(run, "qqq")
+    with pytest.raises(RecipeError, match="The text is empty"):
+        looked(run, " ")
+    drawing.drawn("attention", [str(run), "one", "red"], tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+    assert not capsys.readouterr().err
+
+
+def test_attention_of_a_text_is_on_itself_and_says_what_is_not_seen(tmp_path, capsys) -> None:
+    run = small(tmp_path, "classes", **CLASSES, **{"model.kind": "encoder", "data.context": 4}, **NETWORK)
+    seen = looked(run, "one red two blue one red")
+    assert seen.rows == seen.columns
+    assert seen.columns == ("one", "red", "two", "blue")
+    assert (seen.tokens, seen.seen) == (6, 4)
+    assert all(weights.shape == (1, 2, 4, 4) for weights in seen.maps.values())
+    drawing.drawn("attention", [str(run), "one red two blue one red"], tmp_path / "a.png")
+    assert "The text has 6 tokens and the model sees 4; the others are not drawn." in capsys.readouterr().err
+
+
+def test_a_bag_of_words_and_a_model_of_numbers_have_no_attention(tmp_path) -> None:
+    bag = small(tmp_path, "bag", **CLASSES, **{"model.kind": "bag"})
     with pytest.raises(RunError, match="bag of words, which has no attention"):
-        drawing.drawn("attention", [str(bag.folder), "one"], tmp_path / "a.png")
+        looked(bag, "one")
+    steps = {"training.steps": 2, "training.epochs": None, "training.doctor": False}
+    wine = api.fit_recipe("wine", set=steps, folder=tmp_path / "w", quiet=True, yardsticks=False)
+    with pytest.raises(RunError, match="whose model reads no text"):
+        drawing.drawn("attention", [str(wine.folder), "one"], tmp_path / "a.png")

@@ -129,6 +129,12 @@ def test_memory_that_really_runs_out_is_as_if_the_batch_had_been_cut_from_the_st
     assert same(tight.model, cut.model)
 
 
+def test_steps_that_are_counted_on_the_cpu_are_looked_at_there(tmp_path: Path) -> None:
+    """Adafactor's counters are not where its averages are, and a good checkpoint has neither broken."""
+    run = trained(tmp_path / "run", optimizer__kind="adafactor", recovery__not_finite=3)
+    assert run.ended().reason == "finished"
+
+
 def test_the_peak_is_the_devices(tmp_path: Path) -> None:
     torch.cuda.reset_peak_memory_stats()
     run = trained(tmp_path / "run", training__steps=20)

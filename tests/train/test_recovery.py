@@ -29,7 +29,7 @@ from wellfit.run import Run
 from wellfit.tasks import Supervised
 from wellfit.tasks.sentence_embeddings import Contrastive
 from wellfit.train.fit import fit as turn
-from wellfit.train.recovery import check, ran_out
+from wellfit.train.recovery import _is_finite, check, ran_out
 from wellfit.train.setup import from_given
 
 X = torch.randn(90, 6, generator=torch.Generator().manual_seed(0))
@@ -104,7 +104,7 @@ def test_out_of_memory_is_as_if_the_batch_had_been_cut_from_the_start(tmp_path, 
     told = [note.text for note in notes(tight, "Memory ran out")]
     assert len(told) == 2
     assert "in step 1, with micro-batches of 16 (" in told[0]
-    assert "from here on they have 4, 4 for each step" in told[1]
+    assert "); micro-batches now have 4 samples, 4 of them per step. The batch" in told[1]
     assert "Batch norm" in told[1]
 
 
@@ -177,7 +177,8 @@ def test_the_gradient_is_that_of_the_whole_batch(tmp_path) -> None:
     whole.drop = tight.drop = nn.Identity()
     a = fit(tmp_path / "a", whole, training__max_grad_norm=None)
     b = fit(tmp_path / "b", tight, training__max_grad_norm=None, recovery__out_of_memory=True)
-    assert "3" not in [note.text.split("they have ")[1][0] for note in notes(b, "Memory ran out")]  # halved: 8, 4, 2
+    sizes = [note.text.split("micro-batches now have ")[1].split(" ")[0] for note in notes(b, "Memory ran out")]
+    assert sizes == ["8", "4", "2"]
     assert a.metrics()["loss"] == pytest.approx(b.metrics()["loss"], rel=1e-4)
     assert a.metrics()["grad_norm"][:6] == pytest.approx(b.metrics()["grad_norm"][:6], rel=1e-4)
 
@@ -269,9 +270,9 @@ def test_off_it_is_an_error_that_names_the_fields_and_the_run_can_go_on_with_the
     recipe.write_text(recipe.read_text().replace("out_of_memory: false", "out_of_memory: true"))
     run = fit(None, model, resume=tmp_path / "run")
     assert run.ended().reason == "finished"
-    assert notes(run, "from here on they have 8")
+    assert notes(run, "micro-batches now have 8 samples")
     whole = fit(tmp_path / "small", Tight(room=8, real=True), valid=None, recovery__out_of_memory=True)
-    assert notes(whole, "from here on they have 8")
+    assert notes(whole, "micro-batches now have 8 samples")
 
 
 def test_the_first_look_is_cut_too(tmp_path) -> None:
@@ -298,7 +299,7 @@ def test_evaluation_is_cut_too(tmp_path, valid) -> None:
     tight = Tight(room=16, at_rest=True)
     run = fit(tmp_path / "b", tight, valid=valid, evaluation__batch_size=64, recovery__out_of_memory=True)
     told = [note.text for note in notes(run, "while evaluating")]
-    assert [text.split("from here on they have ")[1].split(".")[0] for text in told] == ["32", "16"]
+    assert [text.split("held-out batches now have ")[1].split(".")[0] for text in told] == ["32 samples", "16 samples"]
     for one, other in zip(numbers(plain), numbers(run), strict=True):
         assert one == other if isinstance(one, Stepped) else one.metrics == pytest.approx(other.metrics, rel=1e-5)
     with pytest.raises(OutOfMemory, match=r"while evaluating, in batches of 64.*`evaluation\.batch_size=32`"):
@@ -539,6 +540,35 @@ def ruin(model: nn.Module, step: int):
     return observer
 
 
+class Elsewhere(torch.Tensor):
+    """A tensor as of another device: it cannot be stacked with those of the CPU."""
+
+    @property
+    def device(self):
+        return torch.device("cuda", 0)
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.stack and len({isinstance(one, Elsewhere) for one in args[0]}) > 1:
+            raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices")
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("value", [1.0, math.inf])
+def test_weights_and_averages_may_lie_on_several_devices(value: float) -> None:
+    """Most of torch's optimizers count their steps on the CPU; `test_accelerator.py` has a real one."""
+    job = from_given(Recipe().override(SETTINGS), Tight(), (X, Y), loss="cross-entropy")
+    first = next(iter(job.model.parameters()))
+    for place, own in ((torch.zeros(2).as_subclass(Elsewhere), value), (torch.zeros(1), 1.0), (torch.zeros(1), value)):
+        place.fill_(own)
+        job.optimizer.state[first] = {
+            "average": torch.ones(3).as_subclass(Elsewhere),
+            "step": torch.ones(()),
+            "x": place,
+        }
+        assert _is_finite(job) is math.isfinite(own)
+
+
 @pytest.mark.parametrize(("step", "back"), [(9, 8), (23, 22)], ids=["in the middle", "before the last"])
 def test_ruined_weights_are_no_place_to_go_back_to(tmp_path, step: int, back: int) -> None:
     """They are saved before a loss shows it; nor may a run end with them because too few steps are left to show it."""
@@ -578,6 +608,50 @@ def test_what_breaks_at_the_start_goes_back_to_the_start(tmp_path) -> None:
     steps = [event for event in run.events() if isinstance(event, Stepped)]
     assert [event.step for event in steps] == list(range(1, 25))
     assert all(event.grad_norm > 0 for event in steps)  # the buffer of the gradients begins anew, too
+
+
+def every_other(call: int) -> bool:
+    return call % 2 == 0
+
+
+OFTEN = {"training__epochs": 50, "training__log_every": 50, "recovery__not_finite": 3, "recovery__rollbacks": 2}
+
+
+def test_where_every_other_step_is_skipped_it_goes_back_and_then_ends(tmp_path) -> None:
+    """No row of them is ever longer than one."""
+    run = fit(tmp_path / "a", Broken(every_other), **OFTEN)
+    assert run.ended().reason == "loss-not-finite"
+    assert run.ended().step < 300, "the whole training has so many"
+    told = [note.text for note in notes(run, "of the last")]
+    assert len(told) == 3
+    assert told[0].startswith("50 of the last 100 steps were skipped as not finite, so the run went back to step ")
+    assert "(1 of at most 2 times)" in told[0]
+    assert told[2].endswith("and the run has gone back 2 times, so training ends.")
+    assert all(value.isfinite().all() for value in run.model.state_dict().values())
+
+    fewer = fit(tmp_path / "b", Broken(lambda call: call % 3 == 0), **OFTEN)
+    assert fewer.ended().reason == "finished"
+    assert not notes(fewer, "of the last")
+    early = fit(tmp_path / "c", Broken(lambda call: call % 3 > 0), **OFTEN)
+    assert notes(early, "50 of the last 75 steps were skipped"), "it need not wait for a hundred"
+    longer = fit(tmp_path / "d", Broken(lambda call: call % 101 > 10), **{**OFTEN, "recovery__not_finite": 80})
+    assert notes(longer, "Steps 11 to 90 were skipped"), "a longer row that is asked for comes first"
+
+
+HALF = X.clone()
+HALF[16:32] = HALF[48:64] = HALF[80:] = torch.nan  # every second batch of each epoch, in order
+
+
+def test_what_was_skipped_lately_survives_a_kill(tmp_path) -> None:
+    settings = {**OFTEN, "data__shuffle": False, "evaluation__restore_best": False, "checkpoints__every": 7}
+    whole = fit(tmp_path / "whole", Broken(), (HALF, Y), **settings)
+    assert len(notes(whole, "of the last")) == 3
+    for falls in (70, 130):
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / f"{falls}", Broken(falls=falls), (HALF, Y), **settings)
+        rest = fit(None, Broken(), (HALF, Y), resume=tmp_path / f"{falls}")
+        assert numbers(rest) == numbers(whole)
+        assert [note.text for note in notes(rest, "of the last")] == [note.text for note in notes(whole, "of the last")]
 
 
 def test_fp16_overflow_is_the_scales_affair(tmp_path) -> None:

@@ -38,9 +38,13 @@ def arm(*scores: float, failed: int = 0) -> Arm:
         (arm(1.0, 1.2, 1.4), arm(1.5, 1.7, 1.9), "worse"),
         (arm(1.0, 1.2, 1.4), arm(0.9, 1.3, 1.4), "level"),
         (arm(1.0), arm(0.1), "unknown"),
-        (arm(1.0, 1.1, failed=1), arm(0.9, 1.0, 1.1), "better"),
+        (arm(1.0, 1.1, failed=1), arm(0.9, 1.0, 1.1), "level"),  # by chance in one of four, if failing is chance too
+        (arm(1.0, 1.1, failed=1), arm(0.7, 0.8, 0.9), "better"),  # all apart from all, the failed one being the worst
+        (arm(5.0, 50.0, 500.0), arm(0.3, 0.2, 0.4), "better"),  # too wild for an interval, and apart
+        (arm(5.0, 50.0), arm(0.3, 0.2), "level"),  # two of each can be apart by chance
+        (arm(failed=2), arm(1.0, 1.1), "better"),
         (arm(1.0, 1.1, 1.2), arm(0.9, 1.0, failed=1), "level"),  # better where it ended well, and it did not always
-        (arm(1.0, 1.1, 1.2), arm(1.1, 1.2, failed=1), "worse"),
+        (arm(1.0, 1.1, 1.2), arm(1.3, 1.4, failed=1), "worse"),
         (arm(failed=3), arm(1.0, 1.1, 1.2), "better"),
     ],
 )  # fmt: skip

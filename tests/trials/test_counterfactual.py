@@ -1,6 +1,9 @@
 """A run again from one of its steps: the same bits with nothing changed, and what a change may and may not be."""
 
+import os
 import random
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,13 @@ from typer.testing import CliRunner
 
 import wellfit
 from wellfit.checkpoint import Checkpoints
-from wellfit.cli import app
+from wellfit.cli import app, main
+from wellfit.data.batches import InMemory
 from wellfit.errors import RecipeError, RunError
-from wellfit.events import Noted, Stepped
+from wellfit.events import Evaluated, Noted, Stepped
 from wellfit.run import CHECKPOINTS, Run
-from wellfit.trials.counterfactual import rerun, state_at
+from wellfit.trials import counterfactual
+from wellfit.trials.counterfactual import _compared, rerun, state_at
 
 SMALL: dict[str, Any] = {
     "data.source": "digits",
@@ -76,6 +81,80 @@ def test_the_state_between_two_checkpoints_is_that_of_a_run_that_passed_there(ru
     assert not list(run.folder.glob(".until*"))
 
 
+def stopping(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGINT) -> None:
+    """A signal comes while the loop takes this step."""
+    take = InMemory.take
+
+    def taken(self: InMemory) -> Any:
+        if self.position == step:
+            os.kill(os.getpid(), number)
+        return take(self)
+
+    monkeypatch.setattr(InMemory, "take", taken)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_on_the_way_to_the_step_is_a_stop(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    stopping(monkeypatch, 4, number)
+    with pytest.raises(KeyboardInterrupt, match="on the way to step 9"):
+        rerun(run, from_step=9, set={"model.dropout": 0.0}, folder=tmp_path / "again", quiet=True)
+    assert not (tmp_path / "again").exists()
+    assert not list(run.folder.glob(".until*"))
+
+
+def test_a_stop_on_the_way_to_the_best_step_leaves_nothing_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best checkpoint before the step is made again, too, where it is not kept any more."""
+    whole = wellfit.fit_recipe(
+        wellfit.Recipe(), set={**SMALL, "training.epochs": 3}, folder=tmp_path / "run", quiet=True, yardsticks=False
+    )
+    reached: list[int] = []
+    original = counterfactual.state_at
+
+    def state_at(run: Run, step: int) -> Any:
+        reached.append(step)
+        if len(reached) == 2:
+            raise KeyboardInterrupt
+        return original(run, step)
+
+    monkeypatch.setattr(counterfactual, "state_at", state_at)
+    with pytest.raises(KeyboardInterrupt):
+        rerun(whole, from_step=25, set={"model.dropout": 0.0}, folder=tmp_path / "again", quiet=True)
+    assert len(reached) == 2
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_command_says_that_it_was_stopped(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping(monkeypatch, 4)
+    folder = str(tmp_path / "again")
+    monkeypatch.setattr(sys, "argv", ["wellfit", "rerun", str(run.folder), "--from-step", "9", "--folder", folder])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "wellfit: stopped on the way to step 9, so there is no new run.\n"
+
+
+def test_a_run_that_breaks_on_the_way_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a library has changed."""
+    monkeypatch.setattr(counterfactual.api, "turned", lambda *_: "loss-not-finite")
+    with pytest.raises(RunError, match=r"cannot be reached again: .* \(loss-not-finite\)"):
+        state_at(run, 9)
+
+
+def test_scores_that_are_no_numbers_are_the_same_as_themselves() -> None:
+    def of(value: float, **more: float) -> Evaluated:
+        return Evaluated(4, "valid", {"loss": value, **more})
+
+    assert _compared([of(float("nan"))], [of(float("nan"))], 0) == (0, None)
+    for other in (of(1.0), of(float("nan"), accuracy=1.0), Evaluated(4, "valid", {})):
+        assert _compared([of(float("nan"))], [other], 0) == (0, 4)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -105,6 +184,14 @@ def test_a_step_that_the_run_does_not_have_is_refused(run: Run, step: int) -> No
 def test_the_last_step_has_nothing_after_it(run: Run) -> None:
     with pytest.raises(RunError, match="nothing comes after it"):
         rerun(run, from_step=22, quiet=True)
+
+
+def test_several_processes_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(RecipeError, match="Repeating a run takes one process, and torchrun started 4"):
+        rerun(run, quiet=True)
+    with pytest.raises(RecipeError, match="A learning curve takes one process"):
+        wellfit.learning_curve("digits", quiet=True)
 
 
 def test_a_run_of_a_model_passed_in_python_is_refused(tmp_path: Path) -> None:

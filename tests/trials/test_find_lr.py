@@ -7,22 +7,28 @@ import json
 import math
 import random
 import re
+import shlex
 import sys
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import wellfit
-from wellfit.errors import DataError, ModelError, RecipeError, WellfitError
+from wellfit.data.batches import Held
+from wellfit.errors import DataError, ModelError, OutOfMemory, RecipeError, WellfitError
 from wellfit.events import Noted, Stepped
 from wellfit.recipe import Recipe
+from wellfit.report.rates import RateSearch
 from wellfit.train.fit import fit
-from wellfit.train.setup import from_recipe
+from wellfit.train.recovery import Recovered
+from wellfit.train.setup import from_given, from_recipe
 from wellfit.trials.climb import FALLS, Trials, judged
-from wellfit.trials.rehearsal import Rehearsal, _Tally
+from wellfit.trials.short import ShortTraining, _Tally
 
 WINE = {
     "data.source": "wine",
@@ -61,7 +67,7 @@ def test_it_climbs_to_the_bottom_of_a_parabola(begin: float) -> None:
     verdict = judged(trials, 100, 100)
     assert verdict.rate == pytest.approx(10**-2.3, rel=0.05), "to two digits"
     assert verdict.interval is not None
-    assert verdict.interval[0] == pytest.approx(10**-2.3)
+    assert verdict.interval == pytest.approx((10**-2.3, 10**-2.3), rel=0.01), "seeds agree, and a parabola says so"
     assert judged(trials, 100, 800).rate == pytest.approx(10**-2.3 * 8**-FALLS, rel=0.05), "a longer one wants less"
 
 
@@ -91,6 +97,45 @@ def test_a_rate_that_breaks_for_one_seed_is_not_suggested() -> None:
     assert verdict.rate is not None
     assert verdict.rate < 0.02
     assert "not finite" in verdict.reason
+    assert (
+        "Three times that rate breaks, so there is no parabola to go by, and half a step of the search below"
+        in verdict.reason
+    )
+    assert "parabola through them" not in verdict.reason
+
+
+def test_beside_a_rate_that_breaks_the_band_is_half_a_step_to_either_side() -> None:
+    """All seeds are at their bound there, so that they agree says nothing."""
+    trials = searched(
+        lambda rate, seed: math.inf if rate > 0.01 else 1 + 0.1 * (math.log10(rate) - 1) ** 2 + 0.01 * seed
+    )
+    verdict = judged(trials, 100, 800)
+    assert verdict.interval is not None
+    low, high = verdict.interval
+    assert low < verdict.rate < high
+    assert high / low == pytest.approx(3, rel=0.01)
+    assert "; for 8 times as many steps the rate is multiplied by 0.44: " in verdict.reason
+    both = searched(lambda rate, seed: 1.0 if 5e-4 < rate < 2e-3 else math.inf)
+    verdict = judged(both, 100, 100)
+    assert verdict.rate == 1e-3
+    assert verdict.interval == pytest.approx((1e-3 / 3**0.5, 1e-3 * 3**0.5))
+    assert "A third of that rate and three times that rate break" in verdict.reason
+    low_breaks = judged(searched(lambda rate, seed: rate if rate > 9e-4 else math.inf), 100, 100)
+    assert "A third of that rate breaks" in low_breaks.reason
+    assert low_breaks.rate == pytest.approx(1e-3 * 3**0.5, rel=0.05)
+
+
+@given(draw=st.integers(0, 10**6), noise=st.floats(0, 1), breaks=st.floats(-3, 3), steps=st.sampled_from([100, 800]))
+def test_a_suggestion_lies_in_its_own_band(draw: int, noise: float, breaks: float, steps: int) -> None:
+    def loss(rate: float, seed: int) -> float:
+        place, luck = math.log10(rate), np.random.default_rng((draw, seed, int(1e6 * rate)))
+        return math.inf if place > breaks + luck.normal() else (place + 2) ** 2 + 0.1 + noise * luck.random()
+
+    verdict = judged(searched(loss, seeds=(0, 1, 2, 3)), 100, steps)
+    if verdict.rate is not None:
+        assert verdict.interval[0] <= verdict.rate <= verdict.interval[1], verdict
+        if "breaks" in verdict.reason:
+            assert verdict.interval[1] / verdict.interval[0] > 2.9, verdict
 
 
 def test_it_leaves_a_plateau_that_is_too_low_or_too_high() -> None:
@@ -122,26 +167,111 @@ def test_without_a_stable_answer_it_says_why(loss, learns: bool, reason: str) ->
     assert re.search(reason, verdict.reason)
 
 
-# ---- rehearsals
+# ---- short trainings
 
 
-def test_a_rehearsal_is_a_training_and_can_be_repeated() -> None:
+def test_a_short_training_is_a_training_and_can_be_repeated() -> None:
     """Each time the bits of a job that is turned once, whatever was run between."""
     settings = {**WINE, "training.log_every": 10}
-    rehearsal = Rehearsal(from_recipe(Recipe().override({**settings, "optimizer.learning_rate": 0.5})))
-    first = rehearsal.run(0.01, 60, evaluations=2)
-    weights = copy.deepcopy(rehearsal.job.model.state_dict())
-    rehearsal.run(0.3, 60)
-    rehearsal.ramp([1e-3, 1e-2, 1e-1] * 5, lambda losses: False)
-    assert rehearsal.run(0.01, 60, evaluations=2) == first
+    training = ShortTraining(from_recipe(Recipe().override({**settings, "optimizer.learning_rate": 0.5})))
+    first = training.run(0.01, 60, evaluations=2)
+    training.run(0.3, 60)
+    training.ramp([1e-3, 1e-2, 1e-1] * 5, lambda losses: False)
+    assert training.run(0.01, 60, evaluations=2) == first
     assert len(first.losses) == 60
     assert len(first.valid) == 2
-    assert rehearsal.steps == 60 * 3 + 15
+    assert training.steps == 60 * 3 + 15
     once, tally = from_recipe(Recipe().override({**settings, "optimizer.learning_rate": 0.01})), _Tally(None)
+    once.evaluate_every = 30
     assert fit(once, tally) == "finished"
-    assert tuple(tally.losses) == first.losses
-    for model in (rehearsal.job.model, once.model):
-        assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert (tuple(tally.losses), tuple(tally.valid)) == (first.losses, first.valid)
+
+
+class Growing(nn.Module):
+    """A network that runs out of memory with more than eight samples, once `RUNS_OUT` is set."""
+
+    RUNS_OUT = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if Growing.RUNS_OUT and len(x) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return self.body(x)
+
+
+def test_afterwards_the_job_is_what_it_was(monkeypatch) -> None:
+    """Whatever happens on the way: evaluations, batches that are cut, memory that runs out for good."""
+    recipe = Recipe().override(
+        {**SHORT, "recovery.out_of_memory": True, "evaluation.every": 15, "checkpoints.every": 20}
+    )
+    job = from_given(recipe, Growing(), table(), table(64, 1), loss="cross-entropy")
+    weights = copy.deepcopy(job.model.state_dict())
+    before = dict(vars(job)) | {"_share": ...}  # what was last asked for, kept at hand
+    order, held = job.batches.order, job.valid.batch_size
+
+    def as_it_was() -> None:
+        assert vars(job) | {"_share": ...} == before
+        assert (job.batches.order, job.batches.position, job.valid.batch_size) == (order, 0, held)
+        assert job.recovered == Recovered()
+        assert job.standing.step == 0
+        assert all(torch.equal(value, weights[name]) for name, value in job.model.state_dict().items())
+        assert all(parameter.grad is None for parameter in job.model.parameters())
+
+    training = ShortTraining(job)
+    whole = training.run(0.01, 30, evaluations=3)
+    as_it_was()
+    monkeypatch.setattr(Growing, "RUNS_OUT", True)
+    cut = training.run(0.01, 30, evaluations=3)
+    as_it_was()
+    assert cut.losses != whole.losses, "dropout is drawn for other micro-batches"
+    monkeypatch.setattr(Growing, "RUNS_OUT", False)
+    assert training.run(0.01, 30, evaluations=3) == whole, "a batch that was cut at one rate is not cut at the next"
+    job.recipe = before["recipe"] = job.recipe.override({"recovery.out_of_memory": False})
+    monkeypatch.setattr(Growing, "RUNS_OUT", True)
+    with pytest.raises(OutOfMemory, match="in step 1, with micro-batches of 32"):
+        training.run(0.01, 30)
+    as_it_was()
+    assert training.steps == 90
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_memory_that_runs_out_is_one_sentence(monkeypatch, asked: bool) -> None:
+    """In a step, not at the first look: `recovery` is off, for it would make a difference between rates."""
+    seen = []
+
+    def measured(rate, seed):
+        seen.append((rate, seed))
+        monkeypatch.setattr(Growing, "RUNS_OUT", True)
+
+    monkeypatch.setattr(Growing, "RUNS_OUT", False)
+    with pytest.raises(OutOfMemory) as caught:
+        wellfit.find_lr(
+            Growing(), table(), table(64, 1), loss="cross-entropy", set={**SHORT, "recovery.out_of_memory": asked},
+            tell=lambda line: measured(line, 0),
+        )  # fmt: skip
+    assert len(seen) == 1
+    told = str(caught.value)
+    assert "in step 1, with micro-batches of 32: CUDA out of memory" in told
+    assert "(1) `training.gradient_accumulation_steps=2`" in told
+    assert "`recovery` is off while rates are measured" in told
+
+
+def test_where_the_first_look_needs_smaller_batches_all_rates_have_them(monkeypatch) -> None:
+    monkeypatch.setattr(Growing, "RUNS_OUT", True)
+    how = {**SHORT, "evaluation.batch_size": 8}
+    found = wellfit.find_lr(
+        Growing(), table(), table(64, 1), loss="cross-entropy", set={**how, "recovery.out_of_memory": True}
+    )
+    monkeypatch.setattr(Growing, "RUNS_OUT", False)
+    cut = wellfit.find_lr(
+        Growing(), table(), table(64, 1), loss="cross-entropy", set={**how, "training.gradient_accumulation_steps": 4}
+    )
+    assert found.suggestion is not None
+    assert found == cut
 
 
 def test_stages_of_finetuning_begin_anew(tmp_path) -> None:
@@ -159,21 +289,28 @@ def test_stages_of_finetuning_begin_anew(tmp_path) -> None:
                 {"finetune.weights": str(run.folder), "finetune.strategy": strategy, "training.steps": 40, "training.epochs": None}
             )
         )  # fmt: skip
-        rehearsal = Rehearsal(job)
-        first = rehearsal.run(0.01, 40)
-        rehearsal.run(0.1, 10)
-        assert rehearsal.run(0.01, 40) == first, strategy
+        training = ShortTraining(job)
+        first = training.run(0.01, 40)
+        training.run(0.1, 10)
+        assert training.run(0.01, 40) == first, strategy
+
+
+def test_of_too_much_held_out_data_every_nth_batch_is_taken() -> None:
+    held = Held.of_tensors((torch.arange(10),), 2).thinned(2)
+    assert [batch[0].tolist() for batch in held] == [[0, 1], [4, 5], [8, 9]]
+    held.cut(2)
+    assert [batch[0].tolist() for batch in held] == [[0], [2], [4], [6], [8]]
 
 
 def test_a_broken_training_is_left_early() -> None:
-    rehearsal = Rehearsal(
+    training = ShortTraining(
         from_recipe(
             Recipe().override({**WINE, "optimizer.kind": "sgd", "loss.kind": "cross-entropy", "training.log_every": 10})
         )
     )
-    for parameter in rehearsal.job.model.parameters():
+    for parameter in training.job.model.parameters():
         parameter.register_hook(lambda grad: grad * math.nan)
-    outcome = rehearsal.run(0.1, 60)
+    outcome = training.run(0.1, 60)
     assert not outcome.finite
     assert outcome.final() == math.inf
     assert len(outcome.losses) <= 10
@@ -408,6 +545,23 @@ def test_a_rate_that_is_none_is_one_sentence(value) -> None:
 # ---- words, numbers, picture, command
 
 
+@pytest.mark.parametrize(
+    ("present", "says"),
+    [
+        (1e-3, "The current rate, 0.001, is 3.2 times lower than suggested."),
+        (0.032, "The current rate, 0.032, is 10 times higher than suggested."),
+        (2e-3, "The current rate, 0.002, is near what is suggested: within a factor of three."),
+    ],
+)
+def test_the_current_rate_is_compared(present: float, says: str) -> None:
+    found = RateSearch(
+        name="", optimizer="adamw", steps=100, short=50, scored="training", seeds=(0, 1, 2), present=present, points=(), sweep=(),
+        suggestion=3.2e-3, reason="So it is.", interval=(3e-3, 4e-3), begins=1.0, taken=100,
+    )  # fmt: skip
+    assert says in found.says
+    assert "It lies between 0.003 and 0.004 (90 % interval over 3 seeds)." in found.says
+
+
 def test_the_picture_and_the_numbers(tmp_path) -> None:
     pytest.importorskip("matplotlib")
     found = wellfit.find_lr(Recipe(), set=WINE)
@@ -447,7 +601,9 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     )
     assert status == 0, told
     rate = json.loads((tmp_path / "rates.json").read_text())["suggestion"]
-    assert f"wellfit train wine --set optimizer.learning_rate={rate:g}" in said
+    (command,) = [line for line in said.splitlines() if line.startswith("Train with it: ")]
+    chosen = ["--set", "training.epochs=null", "--set", f"optimizer.learning_rate={rate:g}"]
+    assert shlex.split(command.partition(": ")[2]) == ["wellfit", "train", "wine", *settings, *chosen]
     assert out.exists()
     assert told.count("steps at") >= 9
     status, said, _ = run("wine", "--set", "training.steps=5", "--set", "training.epochs=null")
@@ -457,3 +613,11 @@ def test_the_command(tmp_path, monkeypatch, capsys) -> None:
     assert status == 2
     assert ".png, .svg, .pdf" in told
     assert "Traceback" not in told
+
+
+def test_where_the_rate_hardly_matters_that_is_said() -> None:
+    """Seeds whose losses bend hardly, and at places that lie far apart: any rate between them does as well."""
+    places = {0: -3.2, 1: -2.2, 2: -2.7}
+    trials = searched(lambda rate, seed: 1.2 + 0.001 * (math.log10(rate) - places[seed]) ** 2, begin=2e-3)
+    found = judged(trials, 100, 800)
+    assert found.rate is None or "hardly depends on the rate" in found.reason

@@ -3,6 +3,7 @@
 $ wellfit train digits --set training.epochs=5
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -89,15 +90,24 @@ def cure(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
     seeds: Seeds = 3,
     steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="Optimizer steps that all trials may take together.")
+        int | None, typer.Option("--steps", metavar="N", help="Optimizer steps that everything together may take.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", metavar="M", help="Or how long they may take.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", metavar="M", help="Or the minutes that it may take. Ten, if nothing is said."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be tried, as changes of the recipe.")
+    ] = False,
     json: Numbers = None,
 ) -> None:
     """Try the remedies of what the doctor found in a run, keep what is proven to help, and write the recipe. Goes on if repeated."""
     from wellfit.cli import cures
 
-    cures.cured(run, json, seeds=seeds, steps=steps, minutes=minutes)
+    if dry_run:
+        cures.planned(run)
+    else:
+        cures.cured(run, json, seeds=seeds, steps=steps, minutes=minutes)
 
 
 @app.command()
@@ -339,7 +349,60 @@ def find_lr(
     """Measure the learning rate by a range test and short trainings. Leaves with 3 where there is no stable answer."""
     from wellfit.cli import rates, show
 
-    rates.told(show.chosen(recipe, overrides or []), recipe, out, json, seeds=seeds, share=share)
+    kept = [one for one in overrides or [] if not one.startswith("optimizer.learning_rate=")]
+    called = " ".join([shlex.quote(recipe), *(f"--set {shlex.quote(one)}" for one in kept)])
+    rates.told(show.chosen(recipe, overrides or []), called, out, json, seeds=seeds, share=share)
+
+
+@app.command()
+def plan(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RECIPE or CONFIG]",
+            help="As for `train`; or a language model of Hugging Face: its config.json, a folder with one, or its name.",
+        ),
+    ] = "digits",
+    overrides: Overrides = None,
+    batch: Annotated[int | None, typer.Option("--batch", metavar="N", help="Samples, or sequences, in a step.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", metavar="N", help="Of each sequence.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="P", help="fp32, bf16, fp16; of a config also pure-bf16.")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option("--optimizer", metavar="KIND", help="As in a recipe; of a config also adamw-8bit.")
+    ] = None,
+    checkpointing: Annotated[
+        int | None, typer.Option("--checkpointing", metavar="N", help="Every N-th block recomputes its activations.")
+    ] = None,
+    accumulation: Annotated[
+        int | None, typer.Option("--accumulation", metavar="N", help="Micro-batches that share a step.")
+    ] = None,
+    lora: Annotated[int | None, typer.Option("--lora", metavar="RANK", help="Only LoRA's matrices learn.")] = None,
+    bits: Annotated[int | None, typer.Option("--bits", metavar="4|8", help="Of the weights that do not learn.")] = None,
+    devices: Annotated[int, typer.Option("--devices", metavar="N", help="GPUs that share the model.")] = 1,
+    serve: Annotated[bool, typer.Option("--serve", help="Not training: a prompt is read, with its cache.")] = False,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", metavar="NAME", help='On which it has to fit, such as "RTX 4090".')
+    ] = None,
+    json: Numbers = None,
+) -> None:
+    """Say what memory a training, or a model that serves, needs, on which GPUs it fits, and how to make it fit."""
+    from wellfit.cli import memory as planning
+
+    asked = {
+        "batch": batch, "tokens": tokens, "precision": precision, "optimizer": optimizer, "checkpointing": checkpointing,
+        "micro_batches": accumulation, "lora": lora, "bits": bits, "serve": serve or None,
+    }  # fmt: skip
+    planning.planned(what, overrides or [], asked, devices, gpu, json)
+
+
+@app.command()
+def hardware() -> None:
+    """List the processors and accelerators that are here, and the memory they have."""
+    from wellfit.cli import memory as planning
+
+    planning.here()
 
 
 @app.command()
@@ -382,9 +445,8 @@ def main() -> None:
         sys.exit(WellfitError.status)
     except SystemExit as left:
         # typer makes a bare exit of Ctrl-C; inside the loop it is caught before and told there.
-        if isinstance(getattr(left.__context__, "__cause__", None), KeyboardInterrupt):
-            print(
-                "wellfit: stopped. What was saved before is in the run's folder; `wellfit resume RUN` goes on with it.",
-                file=sys.stderr,
-            )
+        stopped = getattr(left.__context__, "__cause__", None)
+        if isinstance(stopped, KeyboardInterrupt):
+            usual = "stopped. What was saved before is in the run's folder; `wellfit resume RUN` goes on with it."
+            print(f"wellfit: {str(stopped) or usual}", file=sys.stderr)
         raise

@@ -8,9 +8,10 @@ from typing import Any
 import typer
 
 from wellfit.cli.diagnose import keep, writable
-from wellfit.cli.drawing import can_draw, without, written
+from wellfit.cli.drawing import without
 from wellfit.cli.show import STOPPED, wrapped
 from wellfit.recipe import assignment
+from wellfit.report.files import check_picture, has_matplotlib, write_figure
 
 
 def repeated(run: Path, overrides: list[str], from_step: int, folder: Path | None) -> None:
@@ -55,12 +56,33 @@ def cured(run: Path, json: Path | None, **how: Any) -> None:
         sys.exit(STOPPED["interrupted"])
 
 
+def planned(run: Path) -> None:
+    """Lists what a cure would try first, cause by cause; nothing is trained."""
+    from wellfit.report.treatment import differences
+    from wellfit.report.words import change_told
+    from wellfit.run import Run
+    from wellfit.trials.treatment import plan
+
+    recipe, cause = Run.open(run).recipe, ""
+    candidates = plan(run)
+    for one in candidates:
+        if one.finding != cause:
+            cause = one.finding
+            typer.echo(f"\nAgainst {cause}:")
+        changes = ", ".join(map(change_told, differences(recipe, one.recipe)))
+        typer.echo(wrapped(f"{one.remedy} ({changes})", "  ", "    "))
+    if not candidates:
+        typer.echo("There is nothing that a change of the recipe could mend. `wellfit doctor` says what was found.")
+    else:
+        typer.echo(f"\nTry them: wellfit cure {run}")
+
+
 def compared(what: Callable[[], Any], title: str, out: Path | None, json: Path | None) -> None:
     """Trains what is missing of a comparison, prints the table and the verdicts, writes the picture and the numbers."""
     from wellfit.trials.compare import SUMMARY
 
     writable(json)
-    can_draw(out, "Drawing the comparison")
+    check_picture(out, "Drawing the comparison")
     comparison = _unless_stopped(what)
     table, _, _ = str(comparison).partition("\n\n")
     typer.echo(f"\n{table}\n")
@@ -77,12 +99,12 @@ def compared(what: Callable[[], Any], title: str, out: Path | None, json: Path |
 
 
 def _draw(comparison: Any, path: Path, title: str, under: str) -> None:
-    if not can_draw(None, ""):
+    if not has_matplotlib():
         without()
         return
     from wellfit.report.beside import beside
 
-    typer.echo(f"Picture: {written(beside(comparison, title, under), path)}")
+    typer.echo(f"Picture: {write_figure(beside(comparison, title, under), path)}")
 
 
 def _unless_stopped(what: Callable[[], Any]) -> Any:

@@ -7,9 +7,10 @@ from typing import Any
 import typer
 
 from wellfit.cli.diagnose import keep, writable
-from wellfit.cli.drawing import can_draw, without, written
+from wellfit.cli.drawing import without
 from wellfit.cli.show import STOPPED, wrapped
 from wellfit.recipe import Recipe
+from wellfit.report.files import check_picture, has_matplotlib, write_figure
 
 
 def told(recipe: Recipe, sizes: str | None, out: Path | None, json: Path | None, **how: Any) -> None:
@@ -17,7 +18,7 @@ def told(recipe: Recipe, sizes: str | None, out: Path | None, json: Path | None,
     from wellfit.curve import SUMMARY, learning_curve
 
     writable(json)
-    drawn = can_draw(out, "Drawing the curve")
+    check_picture(out, "Drawing the curve")
     wanted = [part.strip() for part in sizes.split(",") if part.strip()] if sizes is not None else None
     try:
         curve = learning_curve(recipe, sizes=wanted, **how)
@@ -32,10 +33,10 @@ def told(recipe: Recipe, sizes: str | None, out: Path | None, json: Path | None,
     typer.echo(f"\nRuns:    {place}\nNumbers: {json or place / SUMMARY}")
     keep(json, curve.as_dict())
     if any(point.scores for line in curve.lines for point in line.points):
-        if drawn:
+        if has_matplotlib():
             from wellfit.report import pictures
 
-            typer.echo(f"Picture: {written(pictures.learning_curve(curve), out or place / 'curve.png')}")
+            typer.echo(f"Picture: {write_figure(pictures.learning_curve(curve), out or place / 'curve.png')}")
         else:
             without()
     if curve.missing:

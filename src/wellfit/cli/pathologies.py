@@ -7,14 +7,18 @@ from typing import Any
 import typer
 
 from wellfit.cli.diagnose import keep, writable
-from wellfit.cli.drawing import can_draw, without
+from wellfit.cli.drawing import without
 from wellfit.cli.show import STOPPED, wrapped
-from wellfit.errors import RecipeError
+from wellfit.errors import MissingExtra, RecipeError
 from wellfit.laboratory import pathologies
+from wellfit.report.files import check_picture, has_matplotlib
 
 
 def told(name: str, everything: bool, seeds: int, folder: Path, out: Path | None, json: Path | None) -> None:
-    """Lists the pathologies, or runs one or all of them, prints what came of it and draws it."""
+    """Lists the pathologies, or runs one or all of them, prints what came of it and draws it.
+
+    Without matplotlib one is told without its picture, and all are refused, since what they are for is their page.
+    """
     if name and everything:
         raise RecipeError(f"Both {name!r} and `--all` were given; name one pathology, or run all of them.")
     if not name and not everything:
@@ -25,7 +29,7 @@ def told(name: str, everything: bool, seeds: int, folder: Path, out: Path | None
     if everything and out is not None:
         raise RecipeError("`--out` names one picture, and `--all` draws one of each; `--folder` says where they go.")
     writable(json)
-    can_draw(out, "Drawing a pathology")
+    check_picture(out, "Drawing a pathology")
     chosen = pathologies.find(name) if name else None
     try:
         if chosen is not None:
@@ -53,21 +57,25 @@ def listed() -> None:
 def _one(name: str, seeds: int, out: Path, json: Path | None) -> None:
     from wellfit.laboratory import verb
 
-    drawn = can_draw(None, "")
+    verb.check_seeds(seeds)
+    drawn = has_matplotlib()
     if drawn:
         verb.opened(out.parent)
+    else:
+        without()
     lesson = verb.lab(name, seeds=seeds)
     typer.echo(f"\n{lesson}\n")
     _kept(json, lesson.as_dict())
     if drawn:
         typer.echo(f"Picture: {verb.draw(lesson, out)}")
-    else:
-        without()
 
 
 def _all(seeds: int, folder: Path, json: Path | None) -> None:
     from wellfit.laboratory import verb
 
+    verb.check_seeds(seeds)
+    if not has_matplotlib():
+        raise MissingExtra("matplotlib", "pictures", "The page of all pathologies")
     lessons = verb.lab(seeds=seeds, folder=folder)
     rows = [("", "named by the doctor", "with the fault", "cured")]
     for lesson in lessons:

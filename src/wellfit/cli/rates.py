@@ -7,9 +7,9 @@ from typing import Any
 import typer
 
 from wellfit.cli.diagnose import keep, writable
-from wellfit.cli.drawing import can_draw
 from wellfit.cli.show import STOPPED, wrapped
 from wellfit.recipe import Recipe
+from wellfit.report.files import check_picture
 
 NO_ANSWER = 3  # exit status, as of a check that failed
 
@@ -19,7 +19,7 @@ def told(recipe: Recipe, called: str, out: Path | None, json: Path | None, **how
     from wellfit.trials.find_lr import find_lr
 
     writable(json)
-    can_draw(out, "Drawing the rates")
+    check_picture(out, "Drawing the rates")
     try:
         found = find_lr(recipe, tell=lambda line: print(line, file=sys.stderr, flush=True), **how)
     except KeyboardInterrupt:

@@ -117,6 +117,8 @@ def field(path: str, recipe: Recipe) -> None:
     typer.echo(f"{path}\n")
     typer.echo(wrapped(about.get("what", ""), "  "))
     typer.echo(f"  Value:   {setting(value)} ({BY[recipe.origin(path).by]})")
+    if about.get("choices"):
+        typer.echo(wrapped(f"Choices: {about['choices']}", "  ", " " * 11))
     if about.get("why"):
         typer.echo(wrapped(f"Why:     {about['why']}", "  "))
     if about.get("source"):

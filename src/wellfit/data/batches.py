@@ -370,6 +370,12 @@ class Held:
         """From here on each batch is cut into `parts`. Scores are sums, so they stay what they are, but for rounding."""
         self.batch_size = max(1, -(-self._whole // parts)) if self._whole else 0
 
+    def thinned(self, every: int) -> "Held":
+        """Every n-th batch of them, where all are more than a short training is worth."""
+        return Held(
+            lambda size: itertools.islice(self._batches(size), 0, None, every), self.samples, self.device, self._whole
+        )
+
     @classmethod
     def of_tensors(cls, tensors: tuple[Tensor, ...], batch_size: int, device: str = "cpu") -> "Held":
         mine = [_share(tensor, distributed.world(), distributed.rank()) for tensor in tensors]

@@ -79,6 +79,7 @@ class History:
     told: dict[str, dict[str, deque[Vitals]]] = field(default_factory=dict)
     evaluations: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # stream -> (step, loss)
     tested: dict[str, dict[str, float]] = field(default_factory=dict)  # "model" or a yardstick -> its last test scores
+    tested_on: int = 0  # test samples, where it is known
     spent: float = 0.0  # seconds of the counted steps, and of them those that passed without a batch
     waited: float = 0.0
     waited_steps: int = 0
@@ -100,6 +101,7 @@ class History:
         elif isinstance(event, Evaluated):
             if event.split == "test":
                 self.tested[event.of] = dict(event.metrics)
+                self.tested_on = max(self.tested_on, event.samples)
             if event.of == "model" and event.split == "valid" and "loss" in event.metrics:
                 self.evaluated("valid", event.step, event.metrics["loss"])
         elif isinstance(event, Paced):

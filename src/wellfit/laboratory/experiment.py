@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from wellfit.errors import RunError
-from wellfit.laboratory.watched import PATIENCE, Job
+from wellfit.laboratory.watched import LATE, PATIENCE, Job
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ def run(programs: Mapping[str, str], seeds: Sequence[int]) -> Iterator[tuple[str
             for seed in seeds:
                 runs.append((name, seed))
                 jobs.append(_job(program, seed))
-        for number in _finished(jobs, folder):
+        for number, ended in _finished(jobs, folder):
             name, seed = runs[number]
-            yield name, _read(name, seed, jobs[number])
+            yield name, _read(name, seed, jobs[number], ended)
 
 
 def _job(program: Path, seed: int) -> Job:
@@ -82,8 +83,8 @@ def _job(program: Path, seed: int) -> Job:
     )  # fmt: skip
 
 
-def _finished(jobs: Sequence[Job], folder: Path) -> Iterator[int]:
-    """Runs the jobs in a process of their own, and yields the number of each when it is over."""
+def _finished(jobs: Sequence[Job], folder: Path) -> Iterator[tuple[int, str]]:
+    """Runs the jobs in a process of their own, and yields the number of each when it is over, and in a few words how it ended."""
     listed = folder / "jobs.json"
     listed.write_text(json.dumps(jobs), encoding="utf-8")
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -97,13 +98,12 @@ def _finished(jobs: Sequence[Job], folder: Path) -> Iterator[int]:
     done = 0
     try:
         for line in process.stdout:
-            yield int(line)
+            number, ended = line.split()
+            yield int(number), _ended(ended, errors)
             done += 1
         if process.wait() or done < len(jobs):
-            told = errors.read_text(encoding="utf-8", errors="replace").strip()
             raise RunError(
-                f"The process that runs the lab's programs ended early, with status {process.returncode}, after {done} of "
-                f"{len(jobs)} runs: {told.splitlines()[-1] if told else 'it said nothing'}."
+                f"The process that runs the lab's programs {_ended(str(process.returncode), errors)}, after {done} of {len(jobs)} runs."
             )
     finally:
         if process.poll() is None:
@@ -113,13 +113,24 @@ def _finished(jobs: Sequence[Job], folder: Path) -> Iterator[int]:
         process.stdout.close()
 
 
-def _read(name: str, seed: int, job: Job) -> Trial:
-    """What a run left. Raises RunError where it failed: no pathology of the lab is a crash."""
+def _ended(ended: str, errors: Path) -> str:
+    """How a process ended, in words, with the last line of what it said."""
+    if ended == LATE:
+        return f"took more than {PATIENCE:.0f} s and was stopped"
+    status = int(ended)
+    if status < 0:
+        with contextlib.suppress(ValueError):  # a signal without a name
+            return f"was ended by {signal.Signals(-status).name}"
+        return f"was ended by signal {-status}"
+    said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"]
+    return f"ended with status {status} ({said[-1]})"
+
+
+def _read(name: str, seed: int, job: Job, ended: str) -> Trial:
+    """What a run left that `ended` so. Raises RunError where it failed: no pathology of the lab is a crash."""
     found = Path(job["found"])
     if not found.is_file():
-        raise RunError(
-            f"The program {name} with seed {seed} left nothing: it took more than {PATIENCE:.0f} s, or was killed."
-        )
+        raise RunError(f"The program {name} with seed {seed} left nothing: its process {ended}.")
     text = found.read_text(encoding="utf-8")
     told = json.loads(
         text.replace(json.dumps(f"{found.parent}{os.sep}", ensure_ascii=False)[1:-1], "")

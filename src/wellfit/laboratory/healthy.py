@@ -32,10 +32,10 @@ def main(seed=0):
     digits = load_digits()  # 1,797 pictures of 8 x 8 pixels, each from 0 to 16
     x = torch.tensor(digits.data, dtype=torch.float32)
     y = torch.tensor(digits.target)
-    x = (x - 4.9) / 6.0  # mean and spread of all pixels
     order = torch.randperm(len(x))
     held_out = order[:500]
     train = order[500:]
+    x = (x - x[train].mean()) / x[train].std()
     samples = TensorDataset(x[train], y[train])
     loader = DataLoader(samples, BATCH_SIZE, shuffle=True)
 

@@ -123,7 +123,7 @@ _NORMALISED = "        nn.BatchNorm1d(WIDTH),\n" + _RELU
 _RATE, _DEEP, _WIDE = "LEARNING_RATE = 0.05", "DEPTH = 2", "WIDTH = 64"
 _OPTIMIZER = "    optimizer = SGD("
 _LABELS = "    y = torch.tensor(digits.target)\n"
-_STANDARD = "    x = (x - 4.9) / 6.0  # mean and spread of all pixels\n"
+_STANDARD = "    x = (x - x[train].mean()) / x[train].std()\n"
 _SPLIT = "    train = order[500:]\n"
 _LOADER = "BATCH_SIZE, shuffle=True)"
 _LOSS = "            loss = F.cross_entropy(outputs, labels)\n"

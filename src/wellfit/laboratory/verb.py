@@ -53,7 +53,7 @@ def lab(
     a program fails or the folder cannot be written.
     """
     found = [pathologies.find(which)] if isinstance(which, str) else chosen(which)
-    _can_be(seeds)
+    check_seeds(seeds)
     place = None if folder is None else opened(Path(folder))
     lessons = []
     for lesson in lessons_of(found, seeds, quiet=quiet):
@@ -134,7 +134,8 @@ def _saved(figure: Figure, file: Path) -> Path:
     return file
 
 
-def _can_be(seeds: int) -> None:
+def check_seeds(seeds: int) -> None:
+    """Raises RecipeError for a number of seeds that cannot be."""
     if not 1 <= seeds <= MOST_SEEDS:
         raise RecipeError(
             f"The lab was asked for {seeds} seeds; it takes 1 to {MOST_SEEDS}, and 3 are enough to see the spread."

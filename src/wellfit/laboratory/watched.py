@@ -1,21 +1,25 @@
 """The process in which the lab's programs run: torch is loaded once, and each program is run in a fork, watched by the doctor.
 
 It is started as `python -m wellfit.laboratory.watched JOBS`, where JOBS is a JSON list of `Job`s, runs one after the other and
-writes the number of each that is over to its standard output. Watched means: by `doctor/script.py`, as in `wellfit doctor SCRIPT`.
-Where a system cannot fork, the programs run in this process.
+writes a line for each that is over to its standard output: its number, and how its process ended (an exit status, minus the number
+of a signal, or `late`). Watched means: by `doctor/script.py`, as in `wellfit doctor SCRIPT`. Where a system cannot fork, the
+programs run in this process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NoReturn, TypedDict
 
 PATIENCE = 300.0  # seconds for one program
+LATE = "late"  # how one ended that took longer
 
 
 class Job(TypedDict):
@@ -39,22 +43,29 @@ def main(jobs: Path) -> None:
     torch.set_num_threads(1)
     todo: list[Job] = json.loads(jobs.read_text(encoding="utf-8"))
     for number, job in enumerate(todo):
+        ended = "0"
         if not hasattr(os, "fork"):
             _run(job)
         elif (child := os.fork()) == 0:
             _child(job)
         else:
-            _wait(child)
-        print(number, flush=True)
+            ended = _wait(child)
+        print(number, ended, flush=True)
 
 
-def _child(job: Job) -> None:
+def _child(job: Job) -> NoReturn:
+    """Runs a program, and leaves without what the parent would do at its own end."""
+    status = 1
     try:
         _run(job)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        status = 0
+    except BaseException:  # not the program's, which `_run` writes down: ours
+        traceback.print_exc()
     finally:
-        os._exit(0)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
 
 
 def _run(job: Job) -> None:
@@ -93,15 +104,17 @@ def _run(job: Job) -> None:
     Path(job["found"]).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
 
 
-def _wait(child: int) -> None:
-    """Until the child is over, or out of patience; then it is killed, and what it did not write is missing."""
+def _wait(child: int) -> str:
+    """Until the child is over, or out of patience; then it is killed, and what it did not write is missing. Returns how it ended."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return
+        over, status = os.waitpid(child, os.WNOHANG)
+        if over:
+            return str(os.waitstatus_to_exitcode(status))
         time.sleep(0.05)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    return LATE
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Memory and hardware: what is here, and what would be needed. So far: what is here (`hardware.py`)."""
+"""Memory and hardware: what is here (`hardware.py`), and what would be needed, traced without computing it (`trace.py`, `languages.py`)."""

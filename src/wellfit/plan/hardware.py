@@ -4,11 +4,14 @@
 ['AMD EPYC']
 """
 
+import difflib
+import functools
 from dataclasses import dataclass
 
 import torch
 
 from wellfit.environment import environment
+from wellfit.errors import HardwareError
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Gpu:
     bandwidth_gb_s: int
     bf16: bool = True  # multiplies bf16 in hardware
 
+    @property
+    def bytes(self) -> int:
+        """Its memory in bytes."""
+        return self.memory_gb * 10**9
+
 
 GPUS = (
     Gpu("Tesla T4", 16, 320, bf16=False),
@@ -49,6 +57,23 @@ GPUS = (
     Gpu("B200", 192, 8000),
     Gpu("Instinct MI300X", 192, 5300),
 )
+
+
+def gpu_called(name: str) -> Gpu:
+    """The GPU of the table that is meant: "RTX 4090", "h100", "A100 80GB". Raises HardwareError, with what is near, for none or several."""
+    words = name.lower().split()
+    found = [gpu for gpu in GPUS if all(word in gpu.name.lower() for word in words)] if words else []
+    exact = [gpu for gpu in found if gpu.name.lower() == name.lower() or set(words) <= set(gpu.name.lower().split())]
+    chosen = exact or found
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
+        raise HardwareError(f"{name!r} may be {' or '.join(gpu.name for gpu in chosen)}; name one of them.")
+    series = ("geforce ", "tesla ", "instinct ")  # which few people say
+    by_name = {functools.reduce(str.removeprefix, series, gpu.name.lower()): gpu.name for gpu in GPUS}
+    near = difflib.get_close_matches(name.lower(), by_name, n=1, cutoff=0.3)
+    hint = f" The nearest name is {by_name[near[0]]}." if near else ""
+    raise HardwareError(f"{name!r} is not in the table of GPUs.{hint} It has {', '.join(gpu.name for gpu in GPUS)}.")
 
 
 def hardware() -> list[Device]:

@@ -1,7 +1,8 @@
 """One picture of several ways to train: training loss and held-out score over the steps, the mean of the seeds in a band.
 
-What is drawn is read from the folders of the runs that a comparison names; a step at which a loss is not finite ends its curve
-with a cross.
+What is drawn is read from the folders of the runs that a comparison names. `band` makes the numbers from the curves of one arm's
+seeds; the picture adds nothing to them. A seed that ended before the others of its arm has a ring there, or a cross where the
+loss stopped being a finite number, and the mean goes on over the others.
 
     >>> beside(comparison, "Before and after").savefig("cure.png")
 """
@@ -9,111 +10,280 @@ with a cross.
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from wellfit.errors import ModelError
-from wellfit.events import Evaluated, Stepped
+from wellfit.errors import RunError
+from wellfit.events import Ended, Evaluated, Stepped
 from wellfit.report.comparison import Arm, Comparison
+from wellfit.report.curves import LARGEST
 from wellfit.report.pictures import COLOURS, figure
-from wellfit.report.words import SPLITS, plain
+from wellfit.report.words import SPLITS, count, plain
 from wellfit.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-POINTS = 200  # of a curve, each the mean of the steps around it
+WIDTH, HEIGHT, ROW = 9.6, 4.2, 0.2  # inches; of the picture without what is written below, and of a row of that
+POINTS = 200  # of a curve, at most; each is the mean of the steps since the one before
+FEW = 40  # so few points are marked
 DECADES = 1.5  # of losses, beyond which the axis is logarithmic
+FAR = 1e3  # times the losses at the start; what is beyond leaves the picture, or what converges would be one flat line
 WIDE = 46  # letters of a legend's line
-Curve = list[tuple[int, float]]
+LINE = 120  # letters of a line over the whole picture
+STYLES = ("-", (0, (5, 2)), (0, (1, 1.2)))  # for the second and third time around the colours
+MARKS: dict[str, dict[str, Any]] = {
+    "ended": dict(marker="o", markersize=6, markeredgewidth=1.5, markerfacecolor="white", linestyle="", zorder=3),
+    "broke": dict(marker="x", markersize=9, markeredgewidth=2.4, linestyle="", zorder=3),
+}
+SAYS = {"ended": "a seed ended early", "broke": "the loss stopped being finite"}
+MARKERS = "oD^vPX"  # beside those of the first arm
+Point = tuple[int, float]  # (step, value)
+Curve = Sequence[Point]  # rising in step
+
+
+@dataclass(frozen=True)
+class Band:
+    """The curves of one arm's seeds together. All four rows are equally long, one entry for each step that is drawn."""
+
+    steps: tuple[int, ...] = ()
+    mean: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    ended: tuple[Point, ...] = ()  # where seeds ended that others of the arm outlived
+    broke: tuple[Point, ...] = ()  # the last finite value of seeds that did not stay finite
+
+
+def width(curves: Sequence[Curve], points: int = POINTS) -> int:
+    """How many steps each point of these curves stands for, so that the longest has at most `points`."""
+    return max(1, math.ceil(max((curve[-1][0] for curve in curves if curve), default=0) / points))
+
+
+def band(curves: Sequence[Curve], size: int = 1) -> Band:
+    """Mean, lowest and highest of several seeds, over one grid for all of them.
+
+    A point at step t is, for each seed, the mean of its finite values at the steps t - `size` + 1 to t. It is drawn if all
+    seeds have one that are trained to t or further, so the mean changes its seeds only where one of them ends. A curve whose last
+    value is not finite ends at the last finite one before, in `broke`.
+    """
+    sound = [_sound(curve) for curve in curves]
+    broke = [_end(ours, size) for ours, whole in zip(sound, curves, strict=True) if ours and len(ours) < len(whole)]
+    lasts = [ours[-1][0] for ours in sound if ours]
+    if not lasts:
+        return Band()
+    longest = max(lasts)
+    at: dict[int, list[float]] = {}
+    for ours in sound:
+        parts: dict[int, list[float]] = {}
+        for step, value in ours:
+            parts.setdefault(min(math.ceil(step / size) * size, longest), []).append(value)
+        for step, values in parts.items():
+            if step <= ours[-1][0] and (kept := [value for value in values if _finite(value)]):
+                at.setdefault(step, []).append(fmean(kept))
+    steps = [step for step in sorted(at) if len(at[step]) == sum(last >= step for last in lasts)]
+    ended = [
+        _end(ours, size)
+        for ours, whole in zip(sound, curves, strict=True)
+        if ours and len(ours) == len(whole) and ours[-1][0] < longest
+    ]
+    return Band(
+        tuple(steps),
+        tuple(fmean(at[step]) for step in steps),
+        tuple(min(at[step]) for step in steps),
+        tuple(max(at[step]) for step in steps),
+        tuple(ended),
+        tuple(broke),
+    )
 
 
 def beside(comparison: Comparison, title: str, under: str = "") -> Figure:
-    """The picture. `under`: a sentence or two below the title. Raises ModelError if no run is over yet."""
-    drawn = [
-        (arm, colour) for arm, colour in zip(comparison.arms, _colours(comparison.arms), strict=True) if arm.folders
-    ]
-    if not drawn:
-        raise ModelError("No run of this comparison is over yet, so there is nothing to draw.")
-    fig = figure(10.4, 4.8)
-    losses, scores = fig.subplots(1, 2)
-    metric, share = comparison.metric, comparison.is_share
-    values: list[float] = []
-    for arm, colour in drawn:
-        label = textwrap.fill(arm.about, WIDE)
-        runs = [Run(Path(folder)).events() for folder in arm.folders.values()]
-        trained = [_smooth([(e.step, e.loss) for e in events if isinstance(e, Stepped)]) for events in runs]
-        held = [
-            [
-                (e.step, e.metrics[metric] * (100 if share else 1))
-                for e in events
-                if isinstance(e, Evaluated) and e.split == "valid" and metric in e.metrics
-            ]
-            for events in runs
-        ]
-        values += _draw(losses, trained, colour, label)
-        _draw(scores, held, colour, label, dots=True)
-    positive = [value for value in values if value > 0]
-    if positive and math.log10(max(positive) / min(positive)) > DECADES:
-        losses.set_yscale("log")
-    losses.set_title("training loss", loc="left", fontsize=10)
-    how = f"{'higher' if comparison.better == 'max' else 'lower'} is better"
-    scores.set_title(f"{SPLITS['valid']} {plain(metric)}{', %' if share else ''} ({how})", loc="left", fontsize=10)
-    for axes in (losses, scores):
+    """The picture. `under`: a sentence or two below it.
+
+    Raises RunError if no run is over yet, and MissingExtra without matplotlib.
+    """
+    ways = [(arm, look) for arm, look in zip(comparison.arms, _looks(len(comparison.arms)), strict=True) if arm.folders]
+    if not ways:
+        raise RunError("No run of this comparison is over yet, so there is nothing to draw.")
+    arms = [arm for arm, _ in ways]
+    fig = figure(WIDTH, HEIGHT)
+    losses, scores = fig.subplots(1, 2, sharex=True)
+    told: dict[Any, list[Band]] = {losses: [], scores: []}
+    sizes = []
+    for arm in arms:
+        trained, held = _curves(arm, comparison)
+        sizes.append(width(trained))
+        told[losses].append(band(trained, sizes[-1]))
+        told[scores].append(band(held))
+    how = "higher" if comparison.better == "max" else "lower"
+    words = {
+        losses: ("training loss", "Training: lower is better"),
+        scores: (f"{SPLITS['valid']} {plain(comparison.metric)}", f"Held-out samples: {how} is better"),
+    }
+    for axes, bands in told.items():
+        share = axes is scores and comparison.is_share
+        top = _scaled(axes, bands) if axes is losses or (comparison.better == "min" and not share) else math.inf
+        for one, (_, look) in zip(bands, ways, strict=True):
+            _draw(axes, one, look, top, dots=axes is scores)
+        label, head = words[axes]
+        if not any(one.steps for one in bands):
+            axes.text(0.5, 0.5, f"no {label} was recorded that is finite", ha="center", transform=axes.transAxes)
+            axes.set_yticks([])
+        axes.set_ylabel(f"{label}{', %' if share else ' (logarithmic)' if axes.get_yscale() == 'log' else ''}")
+        axes.set_title(head, loc="left", fontsize=10)
         axes.set_xlabel("optimizer steps")
+        axes.set_xlim(left=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    spread = (
-        f"mean of {len(comparison.seeds)} seeds, band from lowest to highest"
-        if len(comparison.seeds) > 1
-        else "one seed"
-    )
-    fig.suptitle(title, x=0.01, ha="left", fontsize=14)
-    below = textwrap.fill(f"{under} ({spread})" if under else spread, 150)
-    handles, labels = losses.get_legend_handles_labels()
-    legend = fig.legend(
-        handles, labels, loc="outside lower left", ncols=min(3, len(drawn)), frameon=False, fontsize=9,
-        title=below, title_fontsize=9, alignment="left",
-    )  # fmt: skip
-    legend.get_title().set_color("0.35")
+    fig.suptitle(textwrap.fill(_plainly(title), LINE // 2), x=0.01, ha="left", fontsize=14)
+    handles = [losses.plot([], [], label=_label(arm, arms), **look)[0] for arm, look in ways]
+    for name, mark in MARKS.items():
+        if any(getattr(one, name) for bands in told.values() for one in bands):
+            handles += losses.plot([], [], color="0.25", label=SAYS[name], **mark)
+    _legend(fig, handles, ". ".join(part for part in (under.strip().rstrip("."), _spread(arms, sizes)) if part))
     return fig
 
 
-def _colours(arms: Sequence[Arm]) -> list[str]:
-    """The first arm, with which the others are compared, is grey."""
-    return ["0.45", *(COLOURS[i % len(COLOURS)] for i in range(len(arms) - 1))]
+# ---- curves
 
 
-def _smooth(curve: Curve) -> Curve:
-    """At most `POINTS` of it, each the mean of as many steps."""
-    size = max(1, math.ceil(len(curve) / POINTS))
-    parts = [curve[i : i + size] for i in range(0, len(curve), size)]
-    return [(part[-1][0], fmean(value for _, value in part)) for part in parts]
+def _curves(arm: Arm, comparison: Comparison) -> tuple[list[Curve], list[Curve]]:
+    """Of each seed: the training loss, and the held-out score in the unit that is drawn."""
+    metric, unit = comparison.metric, 100 if comparison.is_share else 1
+    trained: list[Curve] = []
+    held: list[Curve] = []
+    for folder in arm.folders.values():
+        events = Run(Path(folder)).events()
+        over = next((event for event in reversed(events) if isinstance(event, Ended)), None)
+        end = [(over.step, math.nan)] if over is not None and over.reason == "loss-not-finite" else []
+        losses = [(event.step, event.loss) for event in events if isinstance(event, Stepped)]
+        scores = [
+            (event.step, event.metrics[metric] * unit)
+            for event in events
+            if isinstance(event, Evaluated)
+            and event.split == "valid"
+            and event.of == "model"
+            and metric in event.metrics
+        ]
+        trained.append([*losses, *end])
+        held.append([*scores, *end])
+    return trained, held
 
 
-def _draw(axes: Any, curves: Sequence[Curve], colour: str, label: str, dots: bool = False) -> list[float]:
-    """Mean and band over the steps that all curves have; returns the finite values."""
-    finite = [[(step, value) for step, value in curve if math.isfinite(value)] for curve in curves]
-    steps = sorted({step for curve in finite for step, _ in curve})
-    at: dict[int, list[float]] = {step: [] for step in steps}
-    for curve in finite:
-        for step, value in curve:
-            at[step].append(value)
-    if not steps:
-        axes.plot([], [], color=colour, label=label)
-        return []
-    means = [fmean(at[step]) for step in steps]
-    axes.fill_between(
-        steps, [min(at[s]) for s in steps], [max(at[s]) for s in steps], color=colour, alpha=0.18, linewidth=0
-    )
-    few = dots and len(steps) <= 40
-    axes.plot(steps, means, "o-" if few else "-", color=colour, label=label, linewidth=1.8, markersize=3)
-    for curve, whole in zip(finite, curves, strict=True):
-        if curve and len(curve) < len(whole):
-            last = next((a for a, b in pairwise(whole) if not math.isfinite(b[1])), curve[-1])
-            axes.plot([last[0]], [last[1]], "x", color=colour, markersize=9, markeredgewidth=2.4, zorder=3)
-    return [value for values in at.values() for value in values]
+def _finite(value: float) -> bool:
+    return math.isfinite(value) and abs(value) <= LARGEST
+
+
+def _sound(curve: Curve) -> Curve:
+    """Up to the last value that is finite."""
+    return curve[: max((i for i, (_, value) in enumerate(curve, start=1) if _finite(value)), default=0)]
+
+
+def _end(curve: Curve, size: int) -> Point:
+    """The last step, and the mean of its last `size`."""
+    last = curve[-1][0]
+    return last, fmean(value for step, value in curve if step > last - size and _finite(value))
+
+
+# ---- looks and words
+
+
+def _looks(arms: int) -> list[dict[str, Any]]:
+    """The first arm, with which the others are compared, is grey and broad, so that it is seen below them. They differ in colour
+    and marks, then also in their strokes.
+    """
+    looks = [dict(color="0.45", linestyle="-", marker="s", linewidth=2.8, markersize=4)]
+    for i in range(arms - 1):
+        turn, place = divmod(i, len(COLOURS))
+        stroke = STYLES[turn % len(STYLES)]
+        looks.append(dict(color=COLOURS[place], linestyle=stroke, marker=MARKERS[place], linewidth=1.8, markersize=4))
+    return looks
+
+
+def _reach(bands: Sequence[Band]) -> tuple[bool, float, float] | None:
+    """Whether the axis is logarithmic, and its lowest and highest value; None where nothing is drawn.
+
+    It is logarithmic where values lie far apart and none is below 0, and ends where they are far above the start.
+    """
+    values = [value for one in bands for value in (*one.low, *one.high)]
+    positive = [value for value in values if value > 0]
+    if not values:
+        return None
+    start, highest = max(one.mean[0] for one in bands if one.mean), max(values)
+    top = min(highest, FAR * start) if start > 0 else highest
+    if min(values) < 0 or not positive or top <= min(positive) * 10**DECADES:
+        return False, min(values), top
+    return True, min(positive), top
+
+
+def _scaled(axes: Any, bands: Sequence[Band]) -> float:
+    """Chooses what the upright axis shows. Returns the value at which marks of what lies higher are set."""
+    reach = _reach(bands)
+    if reach is None:
+        return math.inf
+    logarithmic, low, top = reach
+    if logarithmic:
+        axes.set_yscale("log")
+        room = (top / low) ** 0.05
+        axes.set_ylim(low / room, top * room)
+    else:
+        room = 0.05 * (top - low) or 0.05
+        axes.set_ylim(low - room, top + room)
+    return top
+
+
+def _draw(axes: Any, one: Band, look: dict[str, Any], top: float, dots: bool) -> None:
+    """Band, mean and marks, which stay in the picture."""
+    colour = look["color"]
+    axes.fill_between(one.steps, one.low, one.high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(one.steps, one.mean, **(look if dots and len(one.steps) <= FEW else {**look, "marker": ""}))
+    for name, mark in MARKS.items():
+        if points := getattr(one, name):
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, [min(value, top) for value in values], color=colour, **mark)
+
+
+def _legend(fig: Figure, handles: Sequence[Any], below: str) -> None:
+    """Below the curves, in as many columns as there is room for; the picture grows with it."""
+    labels = [str(handle.get_label()) for handle in handles]
+    columns = min(len(handles), max(1, LINE // (10 + max(len(line) for label in labels for line in label.split("\n")))))
+    below = textwrap.fill(_plainly(below), LINE)
+    rows = math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
+    fig.set_size_inches(WIDTH, HEIGHT + ROW * (rows + below.count("\n") + 1))
+    legend = fig.legend(
+        handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=9.5, title=below, title_fontsize=9.5,
+        alignment="left",
+    )  # fmt: skip
+    legend.get_title().set_color("0.3")
+
+
+def _spread(arms: Sequence[Arm], sizes: Sequence[int]) -> str:
+    """What a line and its band are, over how many seeds and steps."""
+    seeds = {len(arm.folders) for arm in arms}
+    several = f"{max(seeds)} seeds" if len(seeds) == 1 else "the seeds"
+    told = "One seed" if seeds == {1} else f"Mean of {several}, band from lowest to highest"
+    least, most = min(sizes), max(sizes)
+    if most > 1:
+        told += f"; each point of a loss is the mean of {most if least == most else f'{least} to {most}'} steps"
+    return told
+
+
+def _label(arm: Arm, arms: Sequence[Arm]) -> str:
+    """What an arm changes, its seeds where the arms have different ones, and those that failed."""
+    text = re.sub(r",(?=[a-z_]+(?:\.\w+)*=)", ", ", arm.about)  # it may be cut where another assignment begins
+    seeds = count(len(arm.folders), "seed")
+    if arm.failed:
+        text += f" ({len(arm.failed)} of {seeds} not finite)"
+    elif len({len(other.folders) for other in arms}) > 1:
+        text += f" ({seeds})"
+    return textwrap.fill(_plainly(text), WIDE, break_on_hyphens=False)
+
+
+def _plainly(text: str) -> str:
+    """A dollar would begin a formula."""
+    return text.replace("$", r"\$")

@@ -2,9 +2,11 @@
 
 `wellfit/curve.py` trains and fills these in; `report/pictures.py` draws them. Nothing here trains or reads.
 
-Differences are taken seed by seed, because a seed draws the same samples and the same weights for every size, and their mean has
-a 90 % interval by Student's t. The interval tells of what seeds change (which samples, which weights, which order), not of the
-held-out samples, which are the same for all; but of a share of them it is never narrower than one sample more or less.
+Differences are taken seed by seed, because a seed draws the same samples and the same weights for every size, and are judged as
+those of a comparison are (`report/comparison.py`): by the 90 % interval of their mean, and by their order. A seed whose loss was
+finite with one of two sizes only is won or lost. The interval tells of what seeds change (which samples, which weights, which
+order), not of the held-out samples, which are the same for all; but of a share of them it is never narrower than one sample
+more or less.
 
     >>> for sentence in curve.says: print(sentence)
     More labels still pay: from 640 to 1,293 samples the test accuracy improves by 1.1 points (90 % interval over 3 seeds: 0.4 to 1.8).
@@ -12,10 +14,11 @@ held-out samples, which are the same for all; but of a share of them it is never
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from wellfit.report.comparison import Arm, Comparison, Verdict
 from wellfit.report.paired import Paired, finite
 from wellfit.report.words import amount, count
 
@@ -27,12 +30,12 @@ RECIPE, SCRATCH = "recipe", "scratch"
 
 @dataclass(frozen=True)
 class Point:
-    """All runs of one size. `scores`: seed -> score; runs that failed are not in it."""
+    """All runs of one size. `scores`: seed -> score; a seed whose loss was not finite is in `failed` instead."""
 
     size: int
     scores: Mapping[int, float]
     seconds: float | None = None  # of a run, on average; None if all were interrupted on the way
-    failed: tuple[str, ...] = ()  # folders of runs whose loss was not finite
+    failed: Mapping[int, str] = field(default_factory=dict)  # seed -> the run's folder
 
     @property
     def mean(self) -> float:
@@ -95,11 +98,11 @@ class LearningCurve(Paired):
                 f"Beside the training samples, {self.validated:,} labelled ones chose the best weights and {self.scored:,} scored them; they "
                 "are the same for all sizes and seeds."
             )
-        failed = [folder for line in self.lines for point in line.points for folder in point.failed]
+        failed = [folder for line in self.lines for point in line.points for folder in point.failed.values()]
         if failed:
             told.append(
-                f"{count(len(failed), 'run')} failed, as the loss was not a finite number, and {'is' if len(failed) == 1 else 'are'} not "
-                f"counted: {', '.join(failed[:3])}{' and more' if len(failed) > 3 else ''}."
+                f"In {count(len(failed), 'run')} the loss was not a finite number, which counts as worse than any score: "
+                f"{', '.join(failed[:3])}{' and more' if len(failed) > 3 else ''}."
             )
         return [*told, *self.notes]
 
@@ -107,60 +110,93 @@ class LearningCurve(Paired):
 
     def _pays(self, line: Line) -> str:
         """Of the last step, from the largest size that lies well below the last one."""
-        points = [point for point in line.points if point.scores]
+        points = [point for point in line.points if point.scores or point.failed]
         about = "" if len(self.lines) == 1 else f"{line.about}, "
         before = next((p for p in reversed(points[:-1]) if p.size <= APART * points[-1].size), None)
         if before is None:
             return f"{about}whether more labels pay takes at least two sizes that lie well apart."
-        last, first = points[-1], points[0]
-        gains = self._gains(before, last)
-        seen = f"from {before.size:,} to {last.size:,} samples the {self.what} {self._moves(fmean(gains))}"
-        found = self.surely(gains)
-        if found is None:
+        last = points[-1]
+        found = self._verdict(last, before)
+        pairs = len(found.gains) + found.rescued + found.lost
+        if not pairs:
             return (
-                f"{about}whether more labels still pay cannot be told with one seed; {seen}, and `--seeds 3` shows how much of that is "
-                "chance."
+                f"{about}whether more labels still pay cannot be told: no seed has a score with {before.size:,} and with {last.size:,} "
+                "samples."
             )
-        low, high = found
-        seen += f" ({self.told_interval(gains)})"
-        noticed = FLAT * max(0.0, self.sign * (last.mean - first.mean))
-        if high <= noticed:
+        seen = f"from {before.size:,} to {last.size:,} samples {', and '.join(self._seen(found))}"
+        if found.says == "unknown":
+            return (
+                f"{about}whether more labels still pay cannot be told with one seed; {seen}, and `--seeds {max(3, 2 * len(self.seeds))}` shows "
+                "how much of that is chance."
+            )
+        scored = [point.mean for point in points if point.scores]
+        noticed = FLAT * max(0.0, self.sign * (scored[-1] - scored[0]))
+        if pairs == len(found.gains) and found.interval is not None and found.interval[1] <= noticed:
             return f"{about}more labels hardly pay any more: {seen}."
-        if low > 0:
+        if found.says == "better":
             return f"{about}more labels still pay: {seen}."
-        more = self.tells_more(gains, len(self.seeds))
-        return f"{about}whether more labels still pay cannot be told with {count(len(gains), 'seed')}: {seen}. {more}"
+        if found.says == "worse":
+            return f"{about}with this recipe more labels do not pay: {seen}."
+        more = self.tells_more(found.gains, len(self.seeds))
+        return f"{about}whether more labels still pay cannot be told with {count(pairs, 'seed')}: {seen}. {more}"
+
+    def _seen(self, found: Verdict) -> list[str]:
+        """What changes from fewer samples to more."""
+        told = []
+        if found.gains:
+            gain = fmean(found.gains)
+            moves = "does not change" if gain == 0 else f"{'improves' if gain > 0 else 'worsens'} by {self.size(gain)}"
+            told.append(f"the {self.what} {moves}")
+            if found.interval is not None:
+                told[-1] += f" ({self.told_interval(found.gains)})"
+                if found.says in ("better", "worse") and found.interval[0] <= 0 <= found.interval[1]:
+                    told.append(f"it is {found.says} with every seed")
+        if found.rescued:
+            told.append(f"{count(found.rescued, 'seed')} that diverged before {_verb(found.rescued, 'trains')}")
+        if found.lost:
+            told.append(f"{count(found.lost, 'seed')} {_verb(found.lost, 'diverges')} that did not before")
+        return told
 
     # ---- whether trained weights pay
 
     def _trained_weights(self, trained: Line, scratch: Line) -> list[str]:
         ours, theirs = ([point for point in line.points if point.scores] for line in (trained, scratch))
-        if not ours or not theirs:
-            return []
-        goal = theirs[-1]
+        told = [self._reached(ours, theirs[-1])] if ours and theirs else []
+        for mine in reversed(trained.points):
+            other = scratch.at(mine.size)
+            found = self._verdict(mine, other) if other is not None else None
+            if found is not None and (found.gains or found.rescued or found.lost):
+                return [*told, self._ahead(mine, found)]
+        return told
+
+    def _reached(self, ours: Sequence[Point], goal: Point) -> str:
+        """With how many samples the trained start is as good as the other with all of its."""
         best = f"what {goal.size:,} samples reach from scratch, {amount(self.metric, goal.mean)}"
         mean = self._from_where(ours, lambda point: point.mean, goal.mean)
         sure = self._from_where(ours, self._worst, self._best(goal))
         if mean is None:
-            said = f"Trained weights do not reach {best}: with {ours[-1].size:,} they come to {amount(self.metric, ours[-1].mean)}."
-        else:
-            fewest = ", the fewest tried" if mean is ours[0] else ""
-            said = f"Trained weights reach {best}, from {mean.size:,} samples on{fewest} ({amount(self.metric, mean.mean)} in the mean)"
-            every = "with every seed" if len(self.seeds) > 1 else ""
-            said += f"; {every} from {sure.size:,} on." if every and sure and sure is not mean else "."
-        told, shared = [said], [point for point in ours if (there := scratch.at(point.size)) and there.scores]
-        if shared:
-            mine, other = shared[-1], scratch.at(shared[-1].size)
-            assert other is not None
-            gains = self._gains(other, mine)
-            found = self.surely(gains)
-            chance = ", which may be chance" if found is None or found[0] <= 0 <= found[1] else ""
-            where = "ahead" if fmean(gains) >= 0 else "behind"
-            told.append(
-                f"With {mine.size:,} samples for both, the trained start is {where} by {self.size(fmean(gains))}{chance}"
-                f" ({self.told_interval(gains)})."
-            )
-        return told
+            return f"Trained weights do not reach {best}: with {ours[-1].size:,} they come to {amount(self.metric, ours[-1].mean)}."
+        fewest = ", the fewest tried" if mean is ours[0] else ""
+        over = f" of {count(len(mean.scores), 'seed')}, as others failed" if mean.failed else ""
+        said = f"Trained weights reach {best}, from {mean.size:,} samples on{fewest} ({amount(self.metric, mean.mean)} in the mean{over})"
+        return (
+            f"{said}; with every seed from {sure.size:,} on."
+            if len(self.seeds) > 1 and sure and sure is not mean
+            else f"{said}."
+        )
+
+    def _ahead(self, mine: Point, found: Verdict) -> str:
+        """How the trained start stands to the other, with as many samples."""
+        parts = []
+        if found.gains:
+            chance = ", which may be chance" if found.says in ("level", "unknown") else ""
+            where = "ahead" if fmean(found.gains) >= 0 else "behind"
+            parts.append(f"is {where} by {self.size(fmean(found.gains))}{chance} ({self.told_interval(found.gains)})")
+        if found.rescued:
+            parts.append(f"stays finite in {count(found.rescued, 'seed')} in which the other diverges")
+        if found.lost:
+            parts.append(f"diverges in {count(found.lost, 'seed')} in which the other does not")
+        return f"With {mine.size:,} samples for both, the trained start {', and '.join(parts)}."
 
     def _from_where(self, points: Sequence[Point], of: Callable[[Point], float], goal: float) -> Point | None:
         """The smallest size at which what is asked of a point reaches the goal, and at every larger size too."""
@@ -177,14 +213,18 @@ class LearningCurve(Paired):
         return point.highest if self.better == "max" else point.lowest
 
     def _worst(self, point: Point) -> float:
+        if point.failed:
+            return -math.inf * self.sign
         return point.lowest if self.better == "max" else point.highest
 
-    def _gains(self, before: Point, after: Point) -> list[float]:
-        """How much better, seed by seed, whichever way the metric goes."""
-        return [self.sign * (score - before.scores[seed]) for seed, score in after.scores.items() if seed in before.scores]  # fmt: skip
-
-    def _moves(self, gain: float) -> str:
-        return "does not change" if gain == 0 else f"{'improves' if gain > 0 else 'worsens'} by {self.size(gain)}"
+    def _verdict(self, after: Point, before: Point) -> Verdict:
+        """How one size, or one start, stands to another, as a comparison says it."""
+        arms = [
+            Arm("", "", point.scores, point.failed, dict.fromkeys([*point.scores, *point.failed], ""))
+            for point in (before, after)
+        ]
+        pair = Comparison(self.name, self.metric, self.better, self.split, self.scored, self.seeds, tuple(arms))
+        return pair.verdict(arms[1])
 
     # ---- as a table and as data
 
@@ -195,12 +235,13 @@ class LearningCurve(Paired):
         rows: list[tuple[str, ...]] = [(("start", *head) if several else head)]
         for line in self.lines:
             for point in line.points:
+                ends = amount(self.metric, point.lowest), amount(self.metric, point.highest)
+                spread = [" to ".join(ends)] if point.scores else []
+                failed = [f"{len(point.failed)} failed"] if point.failed else []
                 cells = (
                     f"{point.size:,}",
                     amount(self.metric, point.mean) if point.scores else "none",
-                    f"{amount(self.metric, point.lowest)} to {amount(self.metric, point.highest)}"
-                    if point.scores
-                    else "",
+                    ", ".join([*spread, *failed]),
                     f"{point.seconds:,.1f}" if point.seconds is not None else "",
                 )
                 rows.append((line.about, *cells) if several else cells)
@@ -219,7 +260,8 @@ class LearningCurve(Paired):
                         {
                             "samples": point.size, "mean": finite(point.mean), "lowest": finite(point.lowest),
                             "highest": finite(point.highest), "seconds": point.seconds,
-                            "scores": {str(seed): score for seed, score in point.scores.items()}, "failed": list(point.failed),
+                            "scores": {str(seed): score for seed, score in point.scores.items()},
+                            "failed": {str(seed): folder for seed, folder in point.failed.items()},
                         }
                         for point in line.points
                     ],
@@ -241,3 +283,8 @@ class LearningCurve(Paired):
             for row in rows
         ]
         return "\n".join([*lines, "", *(f"{sentence[0].upper()}{sentence[1:]}" for sentence in self.says)])
+
+
+def _verb(number: int, verb: str) -> str:
+    """A verb in its third person, or in the plural."""
+    return verb if number == 1 else verb.removesuffix("s")

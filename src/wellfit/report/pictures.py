@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from wellfit.errors import MissingExtra, ModelError
+from wellfit.errors import MissingExtra, ModelError, RunError
 from wellfit.models.deep import deep, gradient_norms
 from wellfit.models.recurrent import GRUCell, LSTMCell, RNNCell, through_time
 from wellfit.models.scratch import approximate
@@ -195,11 +195,11 @@ def learning_curve(curve: LearningCurve) -> Figure:
     """The score against the number of training samples, on a logarithmic axis: the mean of the seeds, a band from the lowest to the
     highest, and each run as a dot. Beside a start from scratch, a dashed line is what it reaches with all samples.
 
-    Raises ModelError if no run is over yet.
+    Raises RunError if no run has a score yet.
     """
     lines = [(line, [point for point in line.points if point.scores]) for line in curve.lines]
     if not any(points for _, points in lines):
-        raise ModelError(f"No run of the learning curve {curve.name} is over yet, so there is nothing to draw.")
+        raise RunError(f"No run of the learning curve {curve.name} has a score yet, so there is nothing to draw.")
     fig = figure(7.4, 4.6)
     axes = fig.subplots()
     unit = 100 if curve.is_share else 1
@@ -230,10 +230,15 @@ def learning_curve(curve: LearningCurve) -> Figure:
         if len(curve.seeds) > 1
         else "one seed"
     )
+    failed = sum(len(point.failed) for line in curve.lines for point in line.points)
+    drawn += f", without {count(failed, 'run')} that failed" if failed else ""
     where = SPLITS.get(curve.split, curve.split)
     fig.suptitle(f"What labels are worth: {curve.name}", x=0.01, ha="left", fontsize=14)
     axes.set_title(
-        f"{drawn}; {count(curve.scored, f'{where} sample')}, the same for all", loc="left", fontsize=9, color="0.35"
+        textwrap.fill(f"{drawn}; {count(curve.scored, f'{where} sample')}, the same for all", 100),
+        loc="left",
+        fontsize=9,
+        color="0.35",
     )
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -64,7 +64,7 @@ class RateSearch:
     sweep: tuple[Swept, ...]
     suggestion: float | None
     reason: str  # why this rate, or why none
-    interval: tuple[float, float] | None  # of the suggestion over the seeds, 90 %
+    interval: tuple[float, float] | None  # around the suggestion: 90 % over the seeds, wider where a neighbour broke
     begins: float  # the training loss before the first step
     taken: int  # optimizer steps in all
 
@@ -86,12 +86,13 @@ class RateSearch:
             if self.interval is not None:
                 low, high = self.interval
                 told.append(
-                    f"Seed by seed it lies between {rounded(low)} and {rounded(high)} (90 % interval over {count(len(self.seeds), 'seed')})."
+                    f"It lies between {rounded(low)} and {rounded(high)} (90 % interval over {count(len(self.seeds), 'seed')})."
                 )
             ratio = self.suggestion / self.present
-            far = f"{max(ratio, 1 / ratio):.2g} times {'below' if ratio > 1 else 'above'} it"
+            far = f"{max(ratio, 1 / ratio):.2g} times {'lower' if ratio > 1 else 'higher'} than suggested"
+            near = "near what is suggested: within a factor of three"
             told.append(
-                f"The present rate, {rounded(self.present)}, is {far if max(ratio, 1 / ratio) > NEAR else 'near it: within a factor of three'}."
+                f"The current rate, {rounded(self.present)}, is {far if max(ratio, 1 / ratio) > NEAR else near}."
             )
         return [*told, self.spent]
 
@@ -204,7 +205,7 @@ def drawing(found: RateSearch) -> Figure:
         color="0.3",
         linestyle=(0, (5, 4)),
         linewidth=1,
-        label=f"the present rate: {rounded(found.present)}",
+        label=f"the current rate: {rounded(found.present)}",
     )
     axes.set_xscale("log")
     losses = [loss for point in sound for loss in point.losses.values()] + [at.loss for at in found.sweep]

@@ -325,8 +325,8 @@ class Recovery(Part):
     )
     not_finite: int = setting(
         0,
-        "Skip steps whose loss or gradient is not finite, and after so many in a row go back to the last good checkpoint. "
-        "0: off; such a loss ends the run.",
+        "Skip steps whose loss or gradient is not finite, and after so many in a row, or half of the last 100 (of twice as many, "
+        "if that is more), go back to the last good checkpoint. 0: off; such a loss ends the run.",
         "Off: NaN has a cause, which is better found. 3 is a good number. Each step then waits until its loss can be read.",
         "Zhang et al. 2022 (OPT), section 2.5",
         ge=0,

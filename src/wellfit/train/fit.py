@@ -16,13 +16,13 @@ from wellfit.data.batches import Batch
 from wellfit.distributed import any_rank, syncing, total, wrap
 from wellfit.events import Evaluated
 from wellfit.train.interruption import Interruption
-from wellfit.train.record import Record
+from wellfit.train.record import Recorder
 from wellfit.train.recovery import ready
 from wellfit.train.setup import Job
 from wellfit.train.switches import compiled
 
 
-def fit(job: Job, record: Record) -> str:
+def fit(job: Job, record: Recorder) -> str:
     """Trains `job.model` in place, from `job.standing` on. Returns why it ended, in the words of `events.Ended`."""
     task, model, optimizer, gradients = job.task, job.model, job.optimizer, job.gradients
     precision, batches, standing, training = job.precision, job.batches, job.standing, job.recipe.training

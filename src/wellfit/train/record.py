@@ -56,6 +56,38 @@ class Blind:
     def back_to(self, step: int) -> None: ...
 
 
+class Recorder(Protocol):
+    """What the loop and recovery use of a record: of a run in its folder (`Record`), or of one that is kept in memory."""
+
+    finite: bool
+    tolerant: bool
+
+    @property
+    def first(self) -> bool: ...
+    @property
+    def probe(self) -> Probe: ...
+    @property
+    def checkpoints(self) -> Checkpoints | None:
+        """Where saves go, below the run's folder. None where nothing is kept."""
+
+    def add(
+        self,
+        step: int,
+        losses: list[Tensor],
+        weight: float | Tensor,
+        grad_norm: Tensor,
+        learning_rate: float,
+        updated: bool,
+        waited: float,
+    ) -> None: ...
+    def flush(self) -> bool: ...
+    def emit(self, event: Event) -> None: ...
+    def note(self, text: str) -> None: ...
+    def back_to(self, step: int, best: int | None) -> None: ...
+    def save_is_overdue(self) -> bool: ...
+    def save(self, job: "Job", best: bool) -> None: ...
+
+
 class Record:
     """The record of one process's training into `run`. Ranks other than 0 take part in totals and write nothing."""
 

@@ -2,9 +2,9 @@
 
 Out of memory: what the failed attempt left is taken back (gradients, random draws, running statistics), each micro-batch is
 cut in two, and the same batch comes again. Batch, order and gradient stay; `docs/design/0008-recovery.md` says why, and where
-not. Not finite: the step is skipped. After so many in a row the run goes back to its last good checkpoint and goes on from
-there with lower rates, on the data that comes after what broke it (Chowdhery et al. 2022, section 5.1). That happens a few
-times at most.
+not. Not finite: the step is skipped. After so many in a row, or half of the last hundred, the run goes back to its last good
+checkpoint and goes on from there with lower rates, on the data that comes after what broke it (Chowdhery et al. 2022, section
+5.1). That happens a few times at most.
 
 What it has come to is `Recovered`, a part of every checkpoint, so a run that is killed and resumed goes the same way.
 Deliberately not here: a cause. The doctor looks for that.
@@ -35,11 +35,12 @@ from wellfit.train.evaluate import evaluate
 
 if TYPE_CHECKING:
     from wellfit.checkpoint import Checkpoint
-    from wellfit.train.record import Record
+    from wellfit.train.record import Recorder
     from wellfit.train.setup import Job
 
 T = TypeVar("T")
 NOTHING = contextlib.nullcontext()
+WINDOW = 100  # steps, of which half may not be skipped
 SAYS = (  # what an allocator says that has no error class of its own: of a CPU, of MPS, of cuBLAS and cuDNN
     "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "status_alloc_failed",
 )  # fmt: skip
@@ -56,6 +57,7 @@ class Recovered:
     held_parts: int = 1  # each held-out batch, too
     skipped: int = 0  # steps, in all
     in_a_row: int = 0  # of them the last ones
+    lately: list[int] = field(default_factory=list)  # those among the last `window` steps, since the last rollback
     rollbacks: int = 0
     factor: float = 1.0  # of all learning rates
     good: int | None = None  # the step of the checkpoint that a rollback goes to
@@ -80,16 +82,23 @@ class Recovered:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
-            setattr(self, name, list(value) if name == "told" else value)
+            setattr(self, name, list(value) if isinstance(value, list) else value)
+
+    def copy(self) -> "Recovered":
+        return dataclasses.replace(self, told=[*self.told], lately=[*self.lately])
 
 
 def _is_finite(job: "Job") -> bool:
-    """Whether weights, running statistics and the optimizer's averages are. Reads them: for checkpoints, not for steps."""
+    """Whether weights, running statistics and the optimizer's averages are. Reads them: for checkpoints, not for steps.
+
+    They may lie on several devices: most of torch's optimizers count their steps on the CPU.
+    """
     states = [value for state in job.optimizer.state.values() for value in state.values()]
-    tensors = [
-        t for t in (*job.model.state_dict().values(), *states) if isinstance(t, Tensor) and t.is_floating_point()
-    ]
-    return all(torch.stack([t.isfinite().all() for t in tensors]).tolist()) if tensors else True
+    found: dict[torch.device, list[Tensor]] = {}
+    for value in (*job.model.state_dict().values(), *states):
+        if isinstance(value, Tensor) and value.is_floating_point():
+            found.setdefault(value.device, []).append(value.isfinite().all())
+    return all(bool(torch.stack(flags).all()) for flags in found.values())
 
 
 # ---- before the first step
@@ -152,20 +161,27 @@ def until_it_fits(
         _let_go()
 
 
-def ready(job: "Job", record: "Record") -> "Recovery":
+def ready(job: "Job", record: "Recorder") -> "Recovery":
     """Recovery for the loop, from what it had come to on. A rollback needs somewhere to go to, so that is saved first."""
-    recovery, state = Recovery(job, record), job.recovered
-    if isinstance(job.batches, Cut) and job.batches.order.finer != state.finer:
-        job.batches.cut(state.finer, _least(job.model))
-    for held in recovery.held:
-        held.cut(state.held_parts)
+    state, kept = job.recovered, record.checkpoints
+    cut_as_recovered(job)
     if job.recipe.recovery.not_finite:
         record.tolerant = True
-        if state.good is None and from_first(record.checkpoints.has(job.standing.step)):
+        if state.good is None and kept is not None and from_first(kept.has(job.standing.step)):
             state.good, state.best = job.standing.step, job.standing.best_step
         elif state.good is None:
             record.save(job, best=False)
-    return recovery
+    return Recovery(job, record)
+
+
+def cut_as_recovered(job: "Job") -> None:
+    """Cuts micro-batches and held-out batches as `job.recovered` says, and no smaller."""
+    state = job.recovered
+    if isinstance(job.batches, Cut) and job.batches.order.finer != state.finer:
+        job.batches.cut(state.finer, _least(job.model))
+    for held in (job.valid, job.test):
+        if held is not None:
+            held.cut(state.held_parts)
 
 
 # ---- in the loop
@@ -178,9 +194,10 @@ class Recovery:
     for which an accelerator must finish the step.
     """
 
-    def __init__(self, job: "Job", record: "Record"):
+    def __init__(self, job: "Job", record: "Recorder"):
         self.job, self.record, self.state, self.settings = job, record, job.recovered, job.recipe.recovery
         self.held = [held for held in (job.valid, job.test) if held is not None]
+        self.window = max(WINDOW, 2 * self.settings.not_finite)  # so that a row is noticed first
         self.on = self.settings.out_of_memory or self.settings.not_finite > 0
         self.again = False  # memory ran out, and the same step must be taken again
         self.at_its_end = False  # there is nothing left to try
@@ -231,7 +248,7 @@ class Recovery:
                 part.cut(self.state.held_parts)
             _let_go()
             self.record.note(
-                f"Memory ran out {when} ({said}); from here on they have {held.batch_size:,}. Scores are sums, "
+                f"Memory ran out {when} ({said}); held-out batches now have {_samples(held.batch_size)}. Scores are sums, "
                 "so they stay the same but for rounding."
             )
 
@@ -253,12 +270,15 @@ class Recovery:
             raise OutOfMemory(told + self._saved()) from error
 
     def _saved(self) -> str:
+        kept = self.record.checkpoints
+        if kept is None:
+            return ""
         with contextlib.suppress(CheckpointError):  # which closing the record will raise
-            self.record.checkpoints.wait()
-        names = self.record.checkpoints.names()
+            kept.wait()
+        names = kept.names()
         if not names:
             return ""
-        step, folder = int(names[0].removeprefix("step-")), self.record.run.folder
+        step, folder = int(names[0].removeprefix("step-")), kept.folder.parent
         told = f" What was saved of step {step:,} is untouched"
         if self.settings.out_of_memory or world() > 1 or not isinstance(self.job.batches, Cut):
             return f"{told} ({folder})."
@@ -281,26 +301,34 @@ class Recovery:
             return True
         precision.skip()
         self.before.put_back()
+        step = self.job.standing.step + 1
         state.in_a_row += 1
         state.skipped += 1
+        state.lately = [one for one in state.lately if one > step - self.window] + [step]
         if state.skipped == 1:
             what = "gradient" if all(map(math.isfinite, read)) else "loss"
             self._tell(
-                f"Step {self.job.standing.step + 1:,} was skipped, because its {what} is not finite; weights and optimizer stay as "
+                f"Step {step:,} was skipped, because its {what} is not finite; weights and optimizer stay as "
                 "they are. More such steps are counted, and not told one by one."
             )
         return False
 
     def rolled_back(self) -> bool:
-        """Goes back, if too many steps in a row were skipped, and says so. False where there is nothing to do, or left to try."""
+        """Goes back, if too many steps in a row were skipped, or half of the last hundred, and says so.
+
+        False where there is nothing to do, or left to try.
+        """
         state, settings, record = self.state, self.settings, self.record
         if not settings.not_finite or not state.in_a_row or self.at_its_end:
             return False
         step, row = self.job.standing.step, state.in_a_row
         ruined = step == self.job.steps and not _is_finite(self.job)  # nothing comes after it that would tell
-        if row < settings.not_finite and not ruined:
+        often = 2 * len(state.lately) >= self.window
+        if row < settings.not_finite and not ruined and not often:
             return False
         steps = f"Steps {step - row + 1:,} to {step:,} were" if row > 1 else f"Step {step:,} was"
+        if often and row < settings.not_finite:
+            steps = f"{len(state.lately)} of the last {min(self.window, step - (state.gone_back_to or 0)):,} steps were"
         found = self._checkpoint() if state.rollbacks < settings.rollbacks else None
         if found is None:
             self.at_its_end, record.finite = True, False
@@ -308,9 +336,9 @@ class Recovery:
             left = f"the run has gone back {times}" if state.rollbacks else "the run does not go back"
             self._tell(f"{steps} skipped as not finite, and {left}, so training ends.")
             return False
-        now = dataclasses.replace(state, told=[*state.told])
+        now = state.copy()
         self.job.restore(found.weights, found.state, besides=("batches",))
-        state.load_state_dict({**now.state_dict(), "in_a_row": 0})
+        state.load_state_dict({**now.state_dict(), "in_a_row": 0, "lately": []})
         state.rollbacks, state.factor = now.rollbacks + 1, now.factor * settings.rate_factor
         state.good = state.gone_back_to = found.step
         state.best = self.job.standing.best_step
@@ -327,6 +355,8 @@ class Recovery:
     def _checkpoint(self) -> "Checkpoint | None":
         """Where to go back to: the last good one; the best before it, if the last rollback went there and was no help."""
         state, checkpoints = self.state, self.record.checkpoints
+        if checkpoints is None:
+            return None
         if self.record.first:
             checkpoints.wait()
         gathered(None)  # it is on disk for all ranks
@@ -448,15 +478,20 @@ def _halve(
             explained(recipe, f"{when}, with micro-batches of {all_of_them}, and they cannot be cut any smaller", said)
         )
     state.finer *= 2
-    norm = (
-        " Batch norm takes its statistics from each micro-batch, so these are noisier from here on."
-        if any(isinstance(part, _BatchNorm) for part in model.modules())
-        else ""
-    )
+    same = "The batch stays the same, and so does its gradient, where a model computes each sample by itself."
+    if any(isinstance(part, _BatchNorm) for part in model.modules()):
+        same = (
+            "The batch stays the same. Batch norm takes its statistics from each micro-batch, so these are noisier from here on, and the "
+            "gradient is a little different."
+        )
     note(
-        f"Memory ran out {when}, with micro-batches of {size:,} ({said}); from here on they have {batches.micro_batch_size:,}, "
-        f"{recipe.training.gradient_accumulation_steps * state.finer} for each step. The batch and its gradient are the same.{norm}"
+        f"Memory ran out {when}, with micro-batches of {size:,} ({said}); micro-batches now have {_samples(batches.micro_batch_size)}, "
+        f"{recipe.training.gradient_accumulation_steps * state.finer} of them per step. {same}"
     )
+
+
+def _samples(number: int) -> str:
+    return f"{number:,} sample{'' if number == 1 else 's'}"
 
 
 def _least(model: nn.Module) -> int:

@@ -130,7 +130,7 @@ class Job:
         self.save_every = _steps(checkpoints.every, self.steps)
         self.metric = evaluation.metric or "loss"
         self.standing = Standing(evaluation.goal or "min", evaluation.patience, evaluation.min_improvement)
-        self.schedule = functools.partial(optim.share, settings=self.recipe.schedule)
+        self.schedule: Callable[[int, int], float] = functools.partial(optim.share, settings=self.recipe.schedule)
         self._share: tuple[float, Tensor] | None = None
 
     @property

@@ -2,7 +2,8 @@
 
 Rates lie a factor of three apart. One seed climbs from where the range test points, until a rate lies between two worse ones; then
 all seeds measure these three, and go on if the mean of them points elsewhere. The verdict is the vertex of a parabola through
-the three, in the logarithms, brought to the length of a whole training; or it is the reason why there is none.
+the three, in the logarithms, brought to the length of a whole training; or it is the reason why there is none. Where a rate
+beside the best one broke there is no parabola, and the verdict is half a step away from what broke.
 
     >>> trials = Trials(1e-3, seeds=(0, 1, 2), measure=lambda rate, seed: loss, falls=lambda rate, seeds: True)
     >>> trials.search()
@@ -18,6 +19,7 @@ from wellfit.report.paired import interval
 from wellfit.report.rates import Rate, rounded
 from wellfit.report.words import count, number
 
+WIDE = 10.0  # times the lower end of the band: where it is wider, the rate hardly matters
 FACTOR = 3.0  # between neighbouring rates
 MOST = 12  # rates that are tried
 OUTWARD = 7  # of them, while nothing is learnt at any
@@ -115,7 +117,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A rate, or None; why; and where it lies seed by seed, with 90 % confidence."""
+    """A rate, or None; why; and the band around it that the seeds leave, with 90 % confidence."""
 
     rate: float | None
     reason: str
@@ -152,8 +154,8 @@ def judged(trials: Trials, short: int, steps: int, scored: str = "training", fal
                 None,
             )
     shift = (short / steps) ** falls
-    places = [_vertex(trials, (seed,)) for seed in seeds]
-    middle = _vertex(trials, seeds)
+    places = [_vertex(trials, (seed,))[0] for seed in seeds]
+    middle, _ = _vertex(trials, seeds)
     apart = (max(places) - min(places)) * math.log10(FACTOR)
     if apart > 1 and any(trials.loses(seed, best) for seed in seeds):
         told = ", ".join(rounded(trials.rate(place)) for place in places)
@@ -163,25 +165,57 @@ def judged(trials: Trials, short: int, steps: int, scored: str = "training", fal
             None,
         )
     rate = trials.rate(middle) * shift
+    broken = [side for side in (-1, 1) if not math.isfinite(trials.mean(best + side, seeds))]
     around = "; ".join(
-        f"at {rounded(trials.rate(place))} it is "
-        + (number(trials.mean(place, seeds)) if math.isfinite(trials.mean(place, seeds)) else "not finite")
-        for place in (best - 1, best + 1)
+        f"at {rounded(trials.rate(best + side))} "
+        + ("a loss or gradient is not finite" if side in broken else f"it is {number(trials.mean(best + side, seeds))}")
+        for side in (-1, 1)
     )
     reason = (
         f"Of short trainings ({short:,} steps, {count(len(seeds), 'seed')}) those at {rounded(trials.rate(best))} end with the lowest {scored} loss, "
-        f"{number(trials.mean(best, seeds))}; {around}. A parabola through them is lowest at {rounded(trials.rate(middle))}"
+        f"{number(trials.mean(best, seeds))}; {around}. "
     )
+    match broken:
+        case []:
+            reason += f"A parabola through them is lowest at {rounded(trials.rate(middle))}"
+        case [side]:
+            reason += (
+                f"{'Three times' if side > 0 else 'A third of'} that rate breaks, so there is no parabola to go by, and half a step of "
+                f"the search {'below' if side > 0 else 'above'} it is taken, {rounded(trials.rate(middle))}"
+            )
+        case _:
+            reason += "A third of that rate and three times that rate break, so it is taken itself"
     if shift < 1:
-        reason += f", and a training {steps / short:.3g} times as long wants a lower rate, {rounded(shift)} of that: {rounded(rate)}"
-    found = interval(places)
+        reason += (
+            f"; for {steps / short:.3g} times as many steps the rate is multiplied by {rounded(shift)}: {rounded(rate)}"
+        )
+    suggestion = float(rounded(rate))
+    low, high = (trials.rate(place) * shift for place in _band(trials))
+    if high > WIDE * low:
+        reason += (
+            f". The seeds leave a band from {rounded(low)} to {rounded(high)}: the loss hardly depends on the rate there, so any of them does "
+            "about as well, and if little is learnt the rate is not to blame"
+        )
+    return Verdict(suggestion, f"{reason}.", (min(low, suggestion), max(high, suggestion)))
+
+
+def _band(trials: Trials) -> tuple[float, float]:
+    """The 90 % interval of the seeds' own best places, laid around that of their mean loss, which is what is suggested.
+
+    Seeds whose place is at its bound, for want of a finite loss beside it, agree without having been asked; so it is half
+    a step to either side then, at least.
+    """
+    middle, certain = _vertex(trials, trials.seeds)
+    own = [_vertex(trials, (seed,)) for seed in trials.seeds]
+    found = interval([place for place, _ in own], 0 if certain and all(bent for _, bent in own) else 0.5)
     assert found is not None
-    low, high = (trials.rate(place) * shift for place in found)
-    return Verdict(float(rounded(rate)), f"{reason}.", (low, high))
+    half = (found[1] - found[0]) / 2
+    return middle - half, middle + half
 
 
-def _vertex(trials: Trials, seeds: Sequence[int]) -> float:
-    """The place at which a parabola through the lowest mean and its neighbours is lowest, at most half a step away.
+def _vertex(trials: Trials, seeds: Sequence[int]) -> tuple[float, bool]:
+    """The place at which a parabola through the lowest mean and its neighbours is lowest, at most half a step away; and
+    whether there is one. If not, a neighbour was not measured or broke, and the place is half a step away from what broke.
 
     Through logarithms of the losses where all are positive, since they may lie orders of magnitude apart.
     """
@@ -192,6 +226,8 @@ def _vertex(trials: Trials, seeds: Sequence[int]) -> float:
         means = {place: math.log(mean) if math.isfinite(mean) else mean for place, mean in means.items()}
     below, above = (means.get(best + side, means[best]) for side in (-1, 1))
     if math.isinf(below) or math.isinf(above):
-        return best + (0.0 if math.isinf(below) and math.isinf(above) else 0.5 if math.isinf(below) else -0.5)
+        return best + 0.5 * (math.isinf(below) - math.isinf(above)), False
     bend = below - 2 * means[best] + above
-    return best + (0.5 * (below - above) / bend if bend > 0 else 0.0)
+    if bend <= 0:
+        return best, False
+    return best + 0.5 * (below - above) / bend, best - 1 in means and best + 1 in means

@@ -9,7 +9,6 @@ what is held out is the same for all of them.
 """
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +25,7 @@ from wellfit.report.words import amount, better, plain, told
 from wellfit.run import RECIPE as RECIPE_FILE
 from wellfit.train.setup import Job, from_recipe
 from wellfit.train.switches import torch_settings
-from wellfit.trials.trial import Outcome, Trial, finished, outcome, over
+from wellfit.trials.trial import Outcome, Trial, finished, outcome, over, same_data
 
 SUMMARY = "comparison.json"
 SAME = (  # what must be equal, or scores are of different things
@@ -72,6 +71,10 @@ def compare(
     ways = [Way(AS_IT_IS if isinstance(recipe, Recipe) else _slug(str(recipe)), _called(recipe, first), first)]
     for change in changes:
         own = _own(change, first, set or {})
+        if own.training.seed != first.training.seed:
+            raise RecipeError(
+                "`training.seed` is what a comparison varies, for all ways alike; `seeds` says how many, and `--set training.seed=100` from where on."
+            )
         about = _called(change, own)
         name = _slug(about)
         if any(way.name == name for way in ways):
@@ -146,18 +149,17 @@ def side_by_side(
     `metric` and `split`: by what they are compared; None for what stands for the run, on the test part where there is one. `samples`
     of the split: where the caller knows them, and that all ways have the same data, that is not looked at again.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError(
-            "Comparisons train one run after the other in one process, and torchrun started several. Start it without."
-        )
+    distributed.alone("A comparison")
     if (folder / RECIPE_FILE).is_file():
         raise RunError(f"{folder} is a run; a comparison needs a folder of its own. Name another one.")
+    marks: dict[str, str] = {}
     if split is not None and samples is not None:
         scored = split, samples
     else:
         jobs = [_looked_at(way.recipe) for way in ways]
         _same_data(ways, [job.recipe for job in jobs])
         scored = _scored(jobs[0], split)
+        marks = {way.name: job.fingerprint for way, job in zip(ways, jobs, strict=True)}
     trials = {
         (way.name, seed): Trial(
             way.recipe.override({"training.seed": seed}, by="measured", why="a seed of the comparison"),
@@ -167,8 +169,9 @@ def side_by_side(
         for way in ways
         if seed not in way.there
     }
-    for trial in trials.values():
-        over(trial)  # refuses a folder that holds something else before anything is trained
+    for (named, _), trial in trials.items():  # a folder that holds something else is refused before anything is trained
+        if over(trial) and named in marks:
+            same_data(trial, marks[named])
     found: dict[tuple[str, int], Outcome] = {}
     for way in ways:
         for seed, there in way.there.items():
@@ -392,11 +395,21 @@ def _drawn_up(
 
 def _notes(ways: Sequence[Way], metric: str) -> tuple[str, ...]:
     changed = {change.path for way in ways[1:] for change in ways[0].recipe.diff(way.recipe)}
+    notes = []
     if metric == "loss" and any(path.startswith("loss.") for path in changed):
-        return (
-            "The ways differ in the loss itself, so these losses are not on one scale; compare by another `evaluation.metric`.",
+        notes.append(
+            "The ways differ in the loss itself, so these losses are not on one scale; compare by another `evaluation.metric`."
         )
-    return ()
+    if (
+        "optimizer.kind" in changed
+        and "optimizer.learning_rate" not in changed
+        and ways[0].recipe.optimizer.learning_rate
+    ):
+        notes.append(
+            "The ways differ in the optimizer and share one learning rate, which suits one of them; "
+            "`--set optimizer.learning_rate=null` takes each one's usual rate."
+        )
+    return tuple(notes)
 
 
 def _tell(number: int, total: int, way: Way, seed: int, comparison: Comparison) -> None:

@@ -9,11 +9,10 @@ step is that of the last checkpoint before it, trained on to there; where no che
 """
 
 import math
-import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +61,24 @@ class Rerun:
         elif not self.changes:
             where = f"step {self.differs_at:,} is the first" if self.differs_at else "the weights differ"
             lines.append(f"It is not the same: {where}. Data, library versions or machine are not what they were.")
+        if self.changes and self.other_data:
+            lines.append("The training data is not what it was, so what differs is not the change's doing alone.")
         return "\n".join([*lines, *self._scores()])
+
+    @property
+    def other_data(self) -> bool:
+        """Whether the two were trained on data that differ, though the change is not of the data."""
+        if any(change.path.startswith("data.") for change in self.changes):
+            return False
+        then, now = (run.environment.get("data_fingerprint") for run in (self.parent, self.run))
+        return bool(then and now and then != now)
 
     def _scores(self) -> list[str]:
         if not self.changes:
             return []
+        stopped = self.run.ended()
+        if stopped is None or stopped.reason == "interrupted":
+            return ["It was stopped, so there is no score yet."]
         pairs = [(chosen_scores(one.recipe, one.events()), one.ended()) for one in (self.parent, self.run)]
         (before, ended_before), (after, ended) = pairs
         lines = []
@@ -78,6 +90,11 @@ class Rerun:
             if name in before.metrics:
                 then, now = (amount(name, scores.metrics[name]) for scores in (before, after))
                 lines.append(f"The {plain(name)} ({after.split}) was {then} and is {now}, with this one seed.")
+        kept = ended.best_step if ended is not None and self.run.recipe.evaluation.restore_best else None
+        if kept is not None and self.from_step and kept <= self.from_step:
+            lines.append(
+                f"The weights that were kept are those of step {kept:,}, before the change: nothing after it was better on the validation part."
+            )
         return lines
 
 
@@ -95,7 +112,8 @@ def rerun(
     `reruns/`; up to `from_step` its record is the old one's, and it can be resumed like any other.
 
     Raises RunError for a run whose data or model is not in its recipe, or a step that it does not have; RecipeError for a
-    change that cannot be made in the middle (of the weights' shapes: begin at 0) or not at all.
+    change that cannot be made in the middle (of the weights' shapes: begin at 0) or not at all; KeyboardInterrupt if somebody
+    asked to stop before the step was reached again. After that a stop is saved, and the rerun's run has ended as interrupted.
     """
     parent = run if isinstance(run, Run) else Run.open(run)
     recipe = parent.recipe
@@ -114,11 +132,14 @@ def rerun(
 
 
 def state_at(run: Run, step: int) -> Checkpoint:
-    """Weights and state of a run at one of its steps, trained there on from the last checkpoint before it."""
+    """Weights and state of a run at one of its steps, trained there on from the last checkpoint before it.
+
+    Raises RunError if the run does not come to the step this time, KeyboardInterrupt if somebody asked to stop before it.
+    """
     recipe = run.recipe
     found = [name for name in Checkpoints(run.folder / CHECKPOINTS).names() if _step(name) <= step]
     hidden = run.folder / f".until-{step}-{secrets.token_hex(4)}"
-    scratch = Run(hidden)
+    scratch, reason = Run(hidden), ""
     try:
         (hidden / CHECKPOINTS).mkdir(parents=True)
         for name in ("recipe.yaml", "environment.json", "task.json"):
@@ -132,10 +153,14 @@ def state_at(run: Run, step: int) -> Checkpoint:
             with distributed.joined(device_for(recipe.hardware.device)), torch_settings(recipe):
                 job = from_recipe(recipe)
                 job.until = step
-                api.turned(job, scratch)
+                reason = api.turned(job, scratch)
             at = Checkpoints(hidden / CHECKPOINTS).latest()
         if at is None or at.step != step:
-            raise RunError(f"Step {step} of {run.folder} cannot be reached again: the run ended before it this time.")
+            if reason == "interrupted":
+                raise KeyboardInterrupt(f"stopped on the way to step {step:,}, so there is no new run.")
+            raise RunError(
+                f"Step {step:,} of {run.folder} cannot be reached again: the run ended before it this time ({reason})."
+            )
         return at
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -150,12 +175,15 @@ def _can_be(run: Run, recipe: Recipe, step: int) -> None:
             f"The run {run.folder} trained a model and data that were passed to `wellfit.fit` in Python, and a run folder holds "
             "neither. Make that call again with another `set`."
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RunError("A run is repeated by one process, and torchrun started several. Start it without.")
+    distributed.alone("Repeating a run")
     taken = max((event.step for event in run.events() if isinstance(event, Stepped)), default=0)
     if not 0 <= step <= taken:
         raise RunError(f"Step {step} was asked for, and {run.folder} has steps 0 to {taken:,}.")
-    total = next((event.steps for event in run.events() if isinstance(event, Started)), taken)
+    total = next((event.steps for event in run.events() if isinstance(event, Started)), None)
+    if total is None:
+        raise RunError(
+            f"The record of {run.folder} does not say how it began, so it is damaged and cannot be repeated."
+        )
     if step and step >= total:
         raise RunError(f"Step {step:,} is the last of {run.folder}: nothing comes after it. Name an earlier one.")
 
@@ -180,6 +208,10 @@ def _begin_in_the_middle(parent: Run, recipe: Recipe, step: int, place: Path) ->
         job = from_recipe(recipe)
         _trains_on(job, step)
         notes = job.go_on_from(at.weights, at.state, per_epoch)
+        best, kept = job.standing.best_step, None
+        if best is not None and best != step:
+            kept = Checkpoints(parent.folder / CHECKPOINTS).best()
+            kept = kept if kept is not None and kept.step == best else state_at(parent, best)
         facts = environment() | {"data_fingerprint": job.fingerprint}
         run = Run.create(place.parent, job.recipe, facts, job.record, place)
         journal = Journal(run)
@@ -187,11 +219,8 @@ def _begin_in_the_middle(parent: Run, recipe: Recipe, step: int, place: Path) ->
         journal.write([*before, *(Noted(step, note) for note in notes)])
         journal.close()
         checkpoints = Checkpoints(run.folder / CHECKPOINTS, recipe.checkpoints.keep)
-        best = job.standing.best_step
-        if best is not None and best != step:
-            kept = Checkpoints(parent.folder / CHECKPOINTS).best()
-            kept = kept if kept is not None and kept.step == best else state_at(parent, best)
-            checkpoints.save(best, kept.weights, kept.state, best=True)
+        if kept is not None:
+            checkpoints.save(kept.step, kept.weights, kept.state, best=True)
         state = {**job.state(), "random": at.state["random"]}
         checkpoints.save(step, job.model.state_dict(), state, best=best == step)
         checkpoints.wait()
@@ -226,10 +255,19 @@ def _compared(before: list[Event], after: list[Event], since: int) -> tuple[int,
 
 
 def _same(one: Event, other: Event) -> bool:
+    """Whether two events of a kind tell the same. A NaN is the same as another."""
     if isinstance(one, Stepped) and isinstance(other, Stepped):
         pairs = [(one.loss, other.loss), (one.grad_norm, other.grad_norm), (one.learning_rate, other.learning_rate)]
-        return all(a == b or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
+        return all(_equal(a, b) for a, b in pairs)
+    if isinstance(one, Evaluated) and isinstance(other, Evaluated):
+        named = replace(one, metrics={}) == replace(other, metrics={})
+        names, others = one.metrics.keys(), other.metrics.keys()
+        return named and names == others and all(_equal(one.metrics[name], other.metrics[name]) for name in names)
     return one == other
+
+
+def _equal(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
 
 
 def _weights_differ(parent: Run, new: Run) -> bool | None:

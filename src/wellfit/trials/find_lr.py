@@ -17,7 +17,6 @@ helps, or there is no end to the improvement, nothing is suggested, and the reas
 import contextlib
 import inspect
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,9 @@ from torch import nn
 
 from wellfit.data.batches import untouched_randomness
 from wellfit.defaults import LEARNING_RATES
+from wellfit.distributed import alone
 from wellfit.doctor.copies import copied
-from wellfit.errors import DataError, ModelError, RecipeError
+from wellfit.errors import DataError, ModelError, OutOfMemory, RecipeError
 from wellfit.models.keras import adopted
 from wellfit.recipe import Recipe
 from wellfit.report.paired import interval
@@ -40,7 +40,7 @@ from wellfit.report.words import count, number
 from wellfit.train.setup import Job, from_given, from_recipe
 from wellfit.train.switches import torch_settings
 from wellfit.trials.climb import FALLS, FALLS_OF_SIGNS, Trials, Verdict, judged
-from wellfit.trials.rehearsal import FEWEST, Rehearsal, Thinned
+from wellfit.trials.short import FEWEST, ShortTraining
 
 SEEDS = 3
 SHARE = 1 / 8  # of the whole training that a short one takes
@@ -51,6 +51,10 @@ BANDWIDTH = 0.15  # decades: the deviation of the weights that smooth it
 LARGEST = 100.0  # rate
 FEWEST_STEPS = 20  # of a whole training
 LATE = 0.2  # of a short training's steps: their losses tell whether it learnt at all
+ONE_PROCESS = (
+    "Measuring a learning rate",
+    "Measure it with `wellfit find-lr` without torchrun, and set `optimizer.learning_rate` to what it says.",
+)
 READ_EVERY = 10  # steps between looks at the losses: a training that broke is soon left, and a device seldom waits
 
 
@@ -77,8 +81,10 @@ def find_lr(
     Model, optimizer, their state and all global random generators are bit for bit as they were afterwards. The suggestion is
     what `optimizer.learning_rate` takes: for batches of `optimizer.reference_batch_size`, if that is set.
 
-    Raises RecipeError, DataError and ModelError for what cannot be trained at all. What can be trained and has no stable
-    answer is no error: `suggestion` is then None, and `reason` says why.
+    Raises RecipeError, DataError and ModelError for what cannot be trained at all, OutOfMemory where memory runs out (`recovery`
+    of the recipe is off while rates are measured, so that they differ in nothing else; where the first batch alone needs smaller
+    micro-batches, all have them). What can be trained and has no stable answer is no error: `suggestion` is then None, and
+    `reason` says why.
     """
     if seeds < 3:
         raise RecipeError(
@@ -125,7 +131,7 @@ def measured(
 def _of_recipe(
     recipe: Recipe, seeds: int = SEEDS, share: float = SHARE, tell: Callable[[str], object] | None = None
 ) -> RateSearch:
-    _alone()
+    alone(*ONE_PROCESS)
     if recipe.task == "given":
         raise RecipeError(
             "This recipe is of a model and data that were passed to `wellfit.fit` in Python, and a recipe holds neither. Pass the "
@@ -133,7 +139,7 @@ def _of_recipe(
         )
     with torch_settings(recipe):
         plan = _Plan.of(from_recipe(recipe), seeds, share)
-        starts = [Rehearsal(from_recipe(plan.recipe(seed))) for seed in plan.seeds]
+        starts = [ShortTraining(_steady(from_recipe(plan.recipe(seed)))) for seed in plan.seeds]
         return _searched(plan, starts, tell)
 
 
@@ -148,7 +154,7 @@ def _of_model(
     share: float = SHARE,
     tell: Callable[[str], object] | None = None,
 ) -> RateSearch:
-    _alone()
+    alone(*ONE_PROCESS)
     if train is None:
         raise DataError(
             "A model was passed without data. Pass what it learns from as `train`: (inputs, targets), a DataLoader ..."
@@ -170,7 +176,8 @@ def _of_model(
 
     with torch_settings(recipe):
         plan = _Plan.of(job(recipe)[0], seeds, share, optimizer)
-        starts = [Rehearsal(made, optimizer, twins) for made, twins in (job(plan.recipe(seed)) for seed in plan.seeds)]
+        made = [job(plan.recipe(seed)) for seed in plan.seeds]
+        starts = [ShortTraining(_steady(one), optimizer, twins) for one, twins in made]
         return _searched(plan, starts, tell)
 
 
@@ -199,14 +206,6 @@ def _as_in_a_plain_loop(recipe: Recipe, model: nn.Module, optimizer: Any) -> Rec
     return recipe.override(
         {path: value for path, value in usual.items() if path not in recipe.origins}, why="as in a plain loop"
     )
-
-
-def _alone() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError(
-            "The learning rate is measured in one process, and torchrun started several. Measure it with `wellfit find-lr` without torchrun, "
-            "and set `optimizer.learning_rate` to what it says."
-        )
 
 
 @contextlib.contextmanager
@@ -265,7 +264,20 @@ class _Plan:
         return whole.override(changes, why="a short training's")
 
 
-def _searched(plan: _Plan, starts: Sequence[Rehearsal], tell: Callable[[str], object] | None) -> RateSearch:
+def _steady(job: Job) -> Job:
+    """The same without recovery, which would make rates differ in more. Micro-batches that its first look cut stay cut."""
+    job.recipe = job.recipe.override({"recovery.out_of_memory": False}, why="a short training's")
+    return job
+
+
+def _searched(plan: _Plan, starts: Sequence[ShortTraining], tell: Callable[[str], object] | None) -> RateSearch:
+    try:
+        return _measured(plan, starts, tell)
+    except OutOfMemory as error:
+        raise OutOfMemory(f"{error} (`recovery` is off while rates are measured.)") from error.__cause__
+
+
+def _measured(plan: _Plan, starts: Sequence[ShortTraining], tell: Callable[[str], object] | None) -> RateSearch:
     seeded = dict(zip(plan.seeds, starts, strict=True))
     rates = _ramp(plan)
     swept = (
@@ -281,7 +293,7 @@ def _searched(plan: _Plan, starts: Sequence[Rehearsal], tell: Callable[[str], ob
     for start in starts:
         held, trained = start.job.valid, plan.short * (plan.whole.training.batch_size or 1)
         if held is not None and held.samples > 2 * trained:
-            start.job.valid = Thinned(held, held.samples // trained)  # type: ignore[assignment]
+            start.job.valid = held.thinned(held.samples // trained)
     finals: dict[tuple[float, int], float] = {}  # of the training loss
 
     def measure(rate: float, seed: int) -> float:

@@ -70,6 +70,7 @@ def clip_gradients(recipe: Recipe) -> Changes:
 
 
 def scale_rate(factor: float, recipe: Recipe) -> Changes:
+    """Multiplies all learning rates by a factor, where they are numbers."""
     rate = recipe.optimizer.learning_rate
     changes: Changes = {"optimizer.learning_rate": float(f"{rate * factor:.6g}")} if isinstance(rate, float) else {}
     rates = recipe.optimizer.learning_rates
@@ -83,6 +84,11 @@ def usual_rate(recipe: Recipe) -> Changes:
     return {"optimizer.learning_rate": None} if _chosen(recipe, "optimizer.learning_rate") else {}
 
 
+def measured_rate(recipe: Recipe) -> Changes:
+    """Measures the learning rate on the training itself."""
+    return {"optimizer.learning_rate": "auto"} if recipe.optimizer.learning_rate is not None else {}
+
+
 def usual_optimizer(recipe: Recipe) -> Changes:
     """Takes the usual optimizer, AdamW with the values of its paper and a derived rate."""
     usual, now = Optimizer().model_dump(), recipe.optimizer.model_dump()
@@ -94,7 +100,7 @@ def usual_optimizer(recipe: Recipe) -> Changes:
 
 
 def warm_up(recipe: Recipe) -> Changes:
-    """Lets the learning rate rise over the first tenth of the steps."""
+    """Lets the learning rate rise over the first tenth of the steps, in place of a smaller share."""
     warmup = recipe.schedule.warmup_steps
     return {"schedule.warmup_steps": 0.1} if warmup is None or warmup < 0.1 else {}
 
@@ -124,7 +130,7 @@ def usual_momentum(recipe: Recipe) -> Changes:
 # ---- precision
 
 
-def range_of_fp32(recipe: Recipe) -> Changes:
+def wider_precision(recipe: Recipe) -> Changes:
     """Computes in bfloat16, which has float32's range, or in float32 where that is no help."""
     return {"hardware.precision": "bf16" if recipe.hardware.precision == "fp16" else "fp32"}
 
@@ -142,7 +148,7 @@ def unsaturated(recipe: Recipe) -> Changes:
     return {"model.activation": "relu"} if getattr(recipe.model, "activation", None) in SATURATING else {}
 
 
-def leaking(recipe: Recipe) -> Changes:
+def gelu(recipe: Recipe) -> Changes:
     """Takes GELU, whose units do not die, in place of ReLU."""
     return {"model.activation": "gelu"} if getattr(recipe.model, "activation", None) == "relu" else {}
 
@@ -155,12 +161,12 @@ def normalise_layers(recipe: Recipe) -> Changes:
     return {"model.norm": "batch" if micro >= 16 else "layer"}
 
 
-def norm_of_a_sample(recipe: Recipe) -> Changes:
+def layer_norm(recipe: Recipe) -> Changes:
     """Takes layer norm, which needs no other samples, in place of batch norm."""
     return {"model.norm": "layer"} if getattr(recipe.model, "norm", "") == "batch" else {}
 
 
-def norm_before(recipe: Recipe) -> Changes:
+def pre_norm(recipe: Recipe) -> Changes:
     """Normalises before each part of a Transformer, which trains without a long warmup (Xiong et al. 2020)."""
     return {"model.order": "pre"} if getattr(recipe.model, "order", "") == "post" else {}
 
@@ -324,6 +330,7 @@ def longer(recipe: Recipe) -> Changes:
 CHANGES: Mapping[str, Callable[[Recipe], Changes]] = {
     "clip-gradients": clip_gradients,
     "usual-learning-rate": usual_rate,
+    "measured-learning-rate": measured_rate,
     "lower-learning-rate": functools.partial(scale_rate, 0.1),
     "slightly-lower-learning-rate": functools.partial(scale_rate, 1 / 3),
     "much-lower-learning-rate": functools.partial(scale_rate, 0.01),
@@ -334,13 +341,13 @@ CHANGES: Mapping[str, Callable[[Recipe], Changes]] = {
     "usual-momentum": usual_momentum,
     "warmup": warm_up,
     "usual-schedule": usual_schedule,
-    "range-of-float32": range_of_fp32,
+    "wider-precision": wider_precision,
     "lower-precision": lower_precision,
     "unsaturated-activation": unsaturated,
-    "leaking-activation": leaking,
+    "gelu": gelu,
     "normalise-layers": normalise_layers,
-    "norm-of-a-sample": norm_of_a_sample,
-    "norm-before": norm_before,
+    "layer-norm": layer_norm,
+    "pre-norm": pre_norm,
     "fewer-layers": fewer_layers,
     "usual-model": usual_model,
     "gated-cell": gated,

@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from wellfit import api
 from wellfit.errors import RunError
@@ -23,9 +22,8 @@ from wellfit.events import Ended, Started
 from wellfit.recipe import Recipe
 from wellfit.run import CHECKPOINTS, Run
 from wellfit.run import RECIPE as RECIPE_FILE
-from wellfit.train.setup import IDLE
 
-HERE = ("hardware.", "name")  # what is derived for each run anew: it depends on the machine, or only names
+IDLE = ("name", "checkpoints.", "training.log_every", "hardware.device")  # what changes nothing that is compared
 OVER = ("finished", "early-stopping", "loss-not-finite")
 
 
@@ -49,12 +47,11 @@ class Outcome:
     failed: bool  # the loss was not finite
     steps: int
     seconds: float | None  # None if a part of it was not clocked
-    findings: tuple[Mapping[str, Any], ...] = ()
 
 
 def mark(recipe: Recipe) -> str:
-    """Six letters that tell what a recipe trains: two that train the same, but for the seed, have the same."""
-    idle = (*IDLE, *HERE, "training.seed")
+    """Six hexadecimal digits that tell what a recipe trains: two that train the same, but for the seed, have the same."""
+    idle = (*IDLE, "training.seed")
     decides = {path: repr(value) for path, value in recipe.flat().items() if not path.startswith(idle)}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:6]
 
@@ -62,7 +59,7 @@ def mark(recipe: Recipe) -> str:
 def over(trial: Trial) -> bool:
     """Whether this trial is over. Raises RunError if another recipe was trained in its place.
 
-    What the trial leaves open and the run derived does not count, nor what depends on the machine or only names.
+    What the trial leaves open and the run derived or measured does not count, nor what only names.
     """
     if not trial.begun:
         return False
@@ -71,8 +68,8 @@ def over(trial: Trial) -> bool:
     changes = [
         change
         for change in trial.recipe.diff(trained)
-        if not change.path.startswith((*IDLE, *HERE))
-        and not (change.before is None and not _chosen(trained, change.path))
+        if not change.path.startswith(IDLE)
+        and not (change.before in (None, "auto") and not _chosen(trained, change.path))
     ]
     if changes:
         first = changes[0]
@@ -82,6 +79,16 @@ def over(trial: Trial) -> bool:
         )
     ended = run.ended()
     return ended is not None and ended.reason in OVER
+
+
+def same_data(trial: Trial, fingerprint: str) -> None:
+    """Raises RunError for a trial that is over and was trained on data with another fingerprint."""
+    then = Run(trial.folder).environment.get("data_fingerprint")
+    if then and then != fingerprint:
+        raise RunError(
+            f"The run {trial.folder} was trained on other data than `data.source` holds now, so it cannot stand beside new runs. Name another "
+            "folder, or delete that one."
+        )
 
 
 def _chosen(recipe: Recipe, path: str) -> bool:
@@ -135,5 +142,4 @@ def outcome(folder: Path, split: str) -> Outcome | None:
         ended.reason == "loss-not-finite",
         ended.step,
         ended.seconds if whole and ended.seconds else None,
-        tuple(run.findings()),
     )

@@ -118,7 +118,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "data-not-shuffled": ("labels-single-class", "initial-loss-off", "loss-spike", *_POOR, "overfitting", "learning-rate-too-high", "class-imbalance"),
     "duplicate-samples": ("train-validation-leakage", "overfitting", "class-imbalance"),
     "learning-rate-decayed-too-early": (*_POOR,),
-    "learning-rate-too-low": ("loss-not-decreasing", "underfitting", "training-too-short", "beaten-by-baseline"),
+    "learning-rate-too-low": ("loss-not-decreasing", "underfitting", "training-too-short", "beaten-by-baseline", "labels-unrelated-to-inputs"),
     "warmup-missing": ("loss-spike",),
     "loss-scale-collapse": (*_BROKEN, *_POOR, "weights-not-changing"),
     "overfitting": ("beaten-by-baseline",),

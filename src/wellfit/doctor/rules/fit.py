@@ -176,7 +176,11 @@ MORE, LESS = ("accuracy", "spearman", "mrr"), ("rmse", "mse", "mae")  # scores b
 
 
 def beaten_by_yardstick(h: History) -> Iterator[Finding]:
-    """A recorded run that was tested beside classical models."""
+    """A recorded run that was tested beside classical models, and lost by more than its test samples leave to chance.
+
+    Twice the standard error: two classifiers differ on no more samples than both get wrong (McNemar 1947), and the logarithm of an
+    RMSE over n samples has a standard error of about 1 / sqrt(2 n).
+    """
     mine = h.tested.get("model", {})
     others = {name: scores for name, scores in h.tested.items() if name != "model"}
     metric = next((m for m in (*MORE, *LESS) if m in mine and any(m in scores for scores in others.values())), None)
@@ -185,6 +189,10 @@ def beaten_by_yardstick(h: History) -> Iterator[Finding]:
     sign = 1 if metric in MORE else -1
     name, best = max(((n, s[metric]) for n, s in others.items() if metric in s), key=lambda pair: sign * pair[1])
     margin = 0.03 if metric in MORE else 0.1 * abs(best)
+    if h.tested_on and metric == "accuracy":
+        margin = max(margin, 2 * math.sqrt(max(0.0, 2 - best - mine[metric]) / h.tested_on))
+    elif h.tested_on and metric in LESS:
+        margin = max(margin, 2 * abs(best) / math.sqrt(h.tested_on))
     if sign * (best - mine[metric]) > margin:
         yield find(
             "beaten-by-baseline", h.step,

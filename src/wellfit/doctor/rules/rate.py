@@ -163,7 +163,7 @@ def learning_rate_too_low(h: History) -> Iterator[Finding]:
             "learning-rate-too-low", 1,
             f"One update changes the weights by {typical:.1e} of their length (a learning rate of {max(rates):.3g}); "
             f"all {h.step} steps together by {path:.1%}. "
-            f"The loss fell by {fell:.1%}.",
+            + (f"The loss fell by {fell:.1%}." if fell >= 5e-4 else "The loss did not fall."),
             {"update_to_weight": typical, "path": path, "threshold": 0.06, "fell": fell, "learning_rate": max(rates)}, confidence=0.85,
         )  # fmt: skip
 

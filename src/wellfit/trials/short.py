@@ -2,16 +2,15 @@
 
 Each time the loop of `train/fit.py` itself turns it: the same micro-batches in the same order, the same optimizer, clipping,
 precision and losses, from the same weights and random numbers. So two rates differ in nothing else, and a short run does what
-a real one would do. Nothing is written to a disk, and no weights are kept but those of the start.
+a real one would do. Nothing is written to a disk, and afterwards the job is what it was.
 
-    >>> first = Rehearsal(job)
-    >>> slow, fast = first.run(1e-3, 200), first.run(3e-3, 200)
+    >>> training = ShortTraining(job)
+    >>> slow, fast = training.run(1e-3, 200), training.run(3e-3, 200)
 """
 
 import copy
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +18,19 @@ import torch
 from torch import Tensor
 
 from wellfit import optim
-from wellfit.data.batches import Batch, Held, seed_everything
-from wellfit.events import Evaluated
+from wellfit.data.batches import seed_everything
+from wellfit.events import Evaluated, Event
 from wellfit.optim.gradients import Gradients
 from wellfit.precision import Precision
 from wellfit.train.fit import fit
 from wellfit.train.record import Blind
+from wellfit.train.recovery import cut_as_recovered
 from wellfit.train.setup import Job, Standing, with_rates
 
 FEWEST = 5  # losses that make a mean
+CHANGED = (  # of a job, by a short training
+    "steps", "evaluate_every", "save_every", "schedule", "valid", "optimizer", "gradients", "precision", "standing", "recovered",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,14 @@ class Outcome:
         return sum(last) / len(last)
 
 
-class Rehearsal:
+class ShortTraining:
     """A job and its start. `optimizer` is the caller's own, copied for each run with `twins`, id of a parameter -> its copy in
     the job's model; without one the job's recipe makes it. `steps` counts those taken in all.
     """
 
     def __init__(self, job: Job, optimizer: Any = None, twins: Mapping[int, Tensor] | None = None):
         self.job, self.optimizer, self.twins, self.steps = job, optimizer, dict(twins or {}), 0
-        self.schedule, self.position = job.schedule, copy.deepcopy(job.batches.state_dict())
+        self.position = copy.deepcopy(job.batches.state_dict())
         self.modes = [(module, module.training) for module in job.model.modules()]
         lasting = {id(value) for value in job.model.state_dict(keep_vars=True).values()}
         self.weights = copy.deepcopy(job.model.state_dict())
@@ -62,9 +65,9 @@ class Rehearsal:
     def run(self, rate: float, steps: int, *, evaluations: int = 0) -> Outcome:
         """A training of so many steps by the job's schedule, with `rate` at its peak, and evenly spaced evaluations.
 
-        Raises KeyboardInterrupt if somebody asked to stop, as `ramp` does.
+        Raises KeyboardInterrupt if somebody asked to stop, as `ramp` does, and OutOfMemory.
         """
-        return self._turned(rate, steps, self.schedule, evaluations, None)
+        return self._turned(rate, steps, self.job.schedule, evaluations, None)
 
     def ramp(self, rates: list[float], enough: Callable[[list[float]], bool]) -> Outcome:
         """One step at each of these rates. `enough` is asked now and then whether the losses so far suffice."""
@@ -79,24 +82,29 @@ class Rehearsal:
         evaluations: int,
         enough: Callable[[list[float]], bool] | None,
     ) -> Outcome:
-        job, valid, tally = self.job, self.job.valid, _Tally(enough)
-        self._begin(rate)
-        job.steps, job.evaluate_every, job.save_every = steps, max(1, steps // max(1, evaluations)), steps
-        job.schedule = schedule  # type: ignore[assignment]
-        job.valid = valid if evaluations else None
+        job, recipe, tally = self.job, self.job.recipe, _Tally(enough)
+        before = {name: getattr(job, name) for name in CHANGED}
         try:
-            reason = fit(job, tally)  # type: ignore[arg-type]
+            job.optimizer, job.gradients = self._optimizer(rate), Gradients(job.model)
+            job.precision, job.standing = Precision(recipe.hardware.precision, job.device), Standing(job.standing.goal)
+            job.recovered = job.recovered.copy()
+            job.steps, job.evaluate_every, job.save_every = steps, max(1, steps // max(1, evaluations)), steps
+            job.schedule, job.valid = schedule, job.valid if evaluations else None
+            seed_everything(recipe.training.seed)
+            reason = fit(job, tally)
         finally:
-            job.valid, job.schedule = valid, self.schedule
+            for name, value in before.items():
+                setattr(job, name, value)
+            self._put_back()
             self.steps += len(tally.losses)
         if reason == "interrupted":
             raise KeyboardInterrupt
         return Outcome(tuple(tally.losses), tally.finite, tuple(tally.valid))
 
     @torch.no_grad()
-    def _begin(self, rate: float) -> None:
-        """Everything at its start, with a new optimizer."""
-        job, recipe = self.job, self.job.recipe
+    def _put_back(self) -> None:
+        """Weights, batches and all that is inside the job at their start."""
+        job = self.job
         job.model.load_state_dict(self.weights)
         for buffer, value in self.passing:
             buffer.copy_(value)
@@ -106,12 +114,8 @@ class Rehearsal:
             parameter.grad = None
         if job.stages is not None:
             job.stages.freeze()
-        job.optimizer = self._optimizer(rate)
-        job.gradients = Gradients(job.model)
-        job.precision = Precision(recipe.hardware.precision, job.device)
+        cut_as_recovered(job)
         job.batches.load_state_dict(copy.deepcopy(self.position))
-        job.standing = Standing(job.standing.goal)
-        seed_everything(recipe.training.seed)
 
     def _optimizer(self, rate: float) -> Any:
         if self.optimizer is None:
@@ -126,42 +130,28 @@ class Rehearsal:
         return own
 
 
-class Thinned:
-    """Every n-th batch of held-out data, of which there is more than a short training is worth."""
-
-    def __init__(self, held: Held, every: int):
-        self.held, self.every, self.samples = held, every, held.samples
-
-    @property
-    def batch_size(self) -> int:
-        return self.held.batch_size
-
-    def cut(self, parts: int) -> None:
-        self.held.cut(parts)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return itertools.islice(iter(self.held), 0, None, self.every)
-
-
 class _Tally:
-    """What the loop asks of a record (`train/record.py`), kept in memory."""
+    """A `Recorder` that keeps the losses in memory, and nothing else."""
+
+    checkpoints = None
+    first = True
 
     def __init__(self, enough: Callable[[list[float]], bool] | None):
-        self.probe, self.enough, self.checkpoints = Blind(), enough, _None()
+        self.probe, self.enough = Blind(), enough
         self.losses: list[float] = []
         self.valid: list[float] = []
-        self.finite = True
+        self.finite, self.tolerant = True, False
         self._steps: list[tuple[list[Tensor], float | Tensor, Tensor, bool]] = []
 
     def add(
         self,
-        _step: int,
+        step: int,  # noqa: ARG002 - they come one after the other
         losses: list[Tensor],
         weight: float | Tensor,
         grad_norm: Tensor,
-        _learning_rate: float,
+        learning_rate: float,  # noqa: ARG002
         updated: bool,
-        _waited: float,
+        waited: float,  # noqa: ARG002
     ) -> None:
         self._steps.append((losses, weight, grad_norm, updated))
 
@@ -180,7 +170,7 @@ class _Tally:
             self._steps = []
         return self.finite and not (self.enough is not None and self.enough(self.losses))
 
-    def emit(self, event: object) -> None:
+    def emit(self, event: Event) -> None:
         self.flush()
         if isinstance(event, Evaluated) and event.split == "valid" and "loss" in event.metrics:
             self.valid.append(event.metrics["loss"])
@@ -192,10 +182,4 @@ class _Tally:
         self.flush()
 
     def note(self, text: str) -> None: ...
-
-
-class _None:
-    """Checkpoints of a training that has none."""
-
-    def names(self) -> list[str]:
-        return []
+    def back_to(self, step: int, best: int | None) -> None: ...
