@@ -482,7 +482,7 @@ _ALL = (
         source="Srivastava et al. 2014",
         fault=(Edit(_RELU, _RELU + "        nn.Dropout(0.95),\n"),),
         cure=(Edit("nn.Dropout(0.95)", "nn.Dropout(0.2)"),),
-        remedy=1,
+        remedy=0,
     ),
     Pathology(
         name="evaluation-in-train-mode",

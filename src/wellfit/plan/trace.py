@@ -137,7 +137,7 @@ def training(subject: Subject, mode: FakeTensorMode | None = None) -> Traced:
                 hook.remove()
         if meter.asked:
             notes.append(
-                f"The step asks for values {meter.asked} times, of which a plan has none: masks are taken to choose everything."
+                f"The step reads numbers {'once' if meter.asked == 1 else f'{meter.asked} times'}, and a plan has none: masks are taken to choose everything."
             )
         return Traced(
             meter.peak(),
