@@ -221,17 +221,8 @@ def _ways(
 ) -> tuple[tuple[Way, ...], tuple[Way, ...]]:
     """Each change alone, those that make it fit first, the cheaper the earlier; and the fewest in that order that do together."""
     changes = _OF_LANGUAGES if isinstance(subject, Language) else _OF_MODELS
-    ways, able = [], []
-    for change in changes:
-        other = change.made(subject)
-        if other is None:
-            continue
-        try:
-            peak = _on_each(_traced(other), other, devices).bytes
-        except WellfitError:  # a model without blocks to recompute, or without a matrix for Muon
-            continue
-        ways.append(Way(change.what(other), peak, change.cost, needed(peak) <= card.bytes))
-        able.append(change)
+    made = [(change, found) for change in changes if (found := _after(change, subject, devices, card)) is not None]
+    ways, able = [way for _, (_, way) in made], [change for change, _ in made]
     for more in (2, 4, 8):
         many = devices * more
         peak = _on_each(traced, subject, many).bytes
@@ -247,20 +238,26 @@ def _ways(
     together: list[Way] = []
     now: Any = subject
     for change in able:
-        other = change.made(now)
-        if other is None:
+        found = _after(change, now, devices, card)
+        if found is None or found[1].peak >= (together[-1].peak if together else base):
             continue
-        try:
-            peak = _on_each(_traced(other), other, devices).bytes
-        except WellfitError:
-            continue
-        if peak >= (together[-1].peak if together else base):
-            continue
-        now = other
-        together.append(Way(change.what(other), peak, change.cost, needed(peak) <= card.bytes))
-        if together[-1].fits:
+        now, way = found
+        together.append(way)
+        if way.fits:
             break
     return tuple(ranked), tuple(together)
+
+
+def _after(change: Any, subject: Any, devices: int, card: Gpu) -> tuple[Any, Way] | None:
+    """The subject with one thing changed, and what it then needs; None where that cannot be."""
+    other = change.made(subject)
+    if other is None:
+        return None
+    try:
+        peak = _on_each(_traced(other), other, devices).bytes
+    except WellfitError:  # a model without blocks to recompute, or without a matrix for Muon
+        return None
+    return other, Way(change.what(other), peak, change.cost, needed(peak) <= card.bytes)
 
 
 # Changes in the order of what they cost: first those after which the same is learnt.

@@ -567,7 +567,7 @@ def test_the_picture_and_the_numbers(tmp_path) -> None:
     found = wellfit.find_lr(Recipe(), set=WINE)
     for ending in (".png", ".svg", ".pdf"):
         assert found.draw(tmp_path / f"rates{ending}").stat().st_size > 2000
-    with pytest.raises(RecipeError, match=r"can be \.png"):
+    with pytest.raises(RecipeError, match=r"written as \.png"):
         found.draw(tmp_path / "rates.gif")
     kept = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     assert kept["suggestion"] == found.suggestion

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +16,9 @@ from wellfit.errors import MissingExtra, RecipeError, RunError
 from wellfit.laboratory import experiment, pathologies
 from wellfit.laboratory.lesson import Lesson, share
 from wellfit.laboratory.pathologies import Pathology
+from wellfit.report.files import has_matplotlib, write_figure
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
     from wellfit.laboratory.experiment import Trial
 
@@ -101,7 +100,7 @@ def lessons_of(chosen: Sequence[Pathology], seeds: int, *, quiet: bool = False) 
 
 def opened(folder: Path) -> Path:
     """The folder for pictures, made if it is not there, before anything runs."""
-    if importlib.util.find_spec("matplotlib") is None:
+    if not has_matplotlib():
         raise MissingExtra("matplotlib", "pictures", "Drawing the lab's pictures")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +113,7 @@ def draw(lesson: Lesson, file: Path) -> Path:
     """Writes the picture of a lesson, as PNG, SVG or PDF by the file's ending."""
     from wellfit.laboratory.slide import slide
 
-    return _saved(slide(lesson), file)
+    return write_figure(slide(lesson), file)
 
 
 def bind(lessons: Sequence[Lesson], folder: Path) -> Path:
@@ -122,16 +121,8 @@ def bind(lessons: Sequence[Lesson], folder: Path) -> Path:
     from wellfit.laboratory import page
     from wellfit.laboratory.slide import contact_sheet
 
-    _saved(contact_sheet(lessons), folder / SHEET)
+    write_figure(contact_sheet(lessons), folder / SHEET)
     return page.write(lessons, folder / PAGE)
-
-
-def _saved(figure: Figure, file: Path) -> Path:
-    try:
-        figure.savefig(file)
-    except OSError as error:
-        raise RunError(f"{file} cannot be written: {error.strerror}. Name another place for the pictures.") from None
-    return file
 
 
 def check_seeds(seeds: int) -> None:

@@ -292,7 +292,9 @@ def _evaluation(meter: Meter, precision: Precision, model: nn.Module, measure: A
             measure(model, batch)
     except WellfitError:
         raise
-    except Exception:
+    except (
+        Exception
+    ):  # anybody's metric, which may ask for numbers in any way; it is told, and training is planned all the same
         return ["Evaluation cannot be traced without numbers, so only training is counted."]
     return []
 

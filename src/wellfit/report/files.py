@@ -27,6 +27,12 @@ def has_matplotlib() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+def check_ending(out: Path) -> None:
+    """Raises RecipeError for a file that is no picture by its ending."""
+    if out.suffix.lower() not in ENDINGS:
+        raise RecipeError(f"The picture was to be {str(out)!r}; a picture is written as {', '.join(ENDINGS)}.")
+
+
 def check_picture(out: Path | None, what: str) -> None:
     """Checks, before there is anything to draw, that a picture can be written to `out`; nothing where none was asked for.
 
@@ -35,8 +41,7 @@ def check_picture(out: Path | None, what: str) -> None:
     """
     if out is None:
         return
-    if out.suffix.lower() not in ENDINGS:
-        raise RecipeError(f"The picture was to be {str(out)!r}; a picture is written as {', '.join(ENDINGS)}.")
+    check_ending(out)
     folder = out.resolve().parent
     if not folder.is_dir():
         raise RunError(f"{out} cannot be written: there is no folder {folder}. Make it, or name another file.")
@@ -49,8 +54,7 @@ def write_figure(figure: Figure, out: Path) -> Path:
 
     Raises RecipeError for another ending, and RunError if it cannot be written.
     """
-    if out.suffix.lower() not in ENDINGS:
-        raise RecipeError(f"The picture was to be {str(out)!r}; a picture is written as {', '.join(ENDINGS)}.")
+    check_ending(out)
     part = out.with_name(f".{out.name}.part")
     try:
         figure.savefig(part, format=out.suffix[1:].lower())

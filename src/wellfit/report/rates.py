@@ -13,14 +13,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from wellfit.errors import RecipeError, RunError
+from wellfit.report.files import check_ending, write_figure
 from wellfit.report.words import count, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NEAR = 3.0  # a factor within which two rates train nearly alike
-ENDINGS = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -139,14 +138,8 @@ class RateSearch:
         another ending, RunError where it cannot be written.
         """
         place = Path(path)
-        if place.suffix.lower() not in ENDINGS:
-            raise RecipeError(f"The picture was to be written to {str(path)!r}; it can be {', '.join(ENDINGS)}.")
-        drawn = drawing(self)
-        try:
-            drawn.savefig(place)
-        except OSError as error:
-            raise RunError(f"{place} cannot be written: {error.strerror}. Name another file.") from None
-        return place
+        check_ending(place)
+        return write_figure(drawing(self), place)
 
 
 def rounded(rate: float) -> str:

@@ -129,5 +129,6 @@ def _advice(finding: Mapping[str, Any], useless: set[str]) -> str:
     """The first remedy that was not tried without success."""
     for remedy in finding.get("remedies", ()):
         if not useless & set(remedy.get("change", ())):
-            return str(remedy["words"])
+            words = str(remedy["words"]).removeprefix("Or ")  # it stands alone here
+            return words[:1].upper() + words[1:]
     return "What a recipe can change against it was tried." if finding.get("remedies") else ""
