@@ -19,7 +19,6 @@ from wellfit.laboratory.pathologies import Pathology
 from wellfit.report.files import has_matplotlib, write_figure
 
 if TYPE_CHECKING:
-
     from wellfit.laboratory.experiment import Trial
 
 MOST_SEEDS = 30
