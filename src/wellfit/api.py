@@ -7,6 +7,7 @@ classical yardstick, the report. `import wellfit` gives these names; torch is lo
     >>> run.scores()["accuracy"]
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +27,8 @@ from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Started
 from wellfit.recipe import Recipe
 from wellfit.report.progress import Progress
-from wellfit.run import Run
+from wellfit.run import Run, runs
+from wellfit.sharding import is_sharded, mesh_of
 from wellfit.tasks import KINDS
 from wellfit.train.evaluate import evaluate
 from wellfit.train.fit import fit as turn
@@ -59,7 +61,7 @@ def fit_recipe(
     chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     chosen = chosen.override(set) if set else chosen
     chosen, told = measured(chosen)
-    with distributed.joined(device_for(chosen.hardware.device)), torch_settings(chosen):
+    with _ranks(chosen), torch_settings(chosen):
         job = from_recipe(chosen)
         job.notes += told
         return _run(job, _created(job, root, folder), observers, quiet, yardsticks)
@@ -102,7 +104,7 @@ def fit(
         chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe) if recipe is not None else Recipe()
         chosen = chosen.override(set) if set else chosen
     chosen, told = measured(chosen, model, train, valid, loss=loss)
-    with distributed.joined(device_for(chosen.hardware.device)), torch_settings(chosen):
+    with _ranks(chosen), torch_settings(chosen):
         job = from_given(chosen, model, train, valid, loss=loss, metrics=metrics)
         job.notes += told
         return _run(job, run if resume is not None else _created(job, root, folder), observers, quiet)
@@ -122,7 +124,7 @@ def resume(
             f"The run {run.folder} trained a model and data that were passed to `wellfit.fit` in Python, and a run folder holds "
             f"neither. Make the same call again with `resume={str(run.folder)!r}`."
         )
-    with distributed.joined(device_for(recipe.hardware.device)), torch_settings(recipe):
+    with _ranks(recipe), torch_settings(recipe):
         return _run(from_recipe(recipe), run, observers, quiet, yardsticks)
 
 
@@ -156,29 +158,48 @@ def turned(job: Job, run: Run) -> str:
 # ---- inside
 
 
+def _ranks(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
+    """The ranks together, if there are several."""
+    return distributed.joined(device_for(recipe.hardware.device), recipe.hardware.rank_timeout)
+
+
 def _record(job: Job, run: Run, observers: Iterable[Observer]) -> Record:
     checkpoints = job.recipe.checkpoints
     return Record(
         run, observers, device=job.device, keep=checkpoints.keep, minutes=checkpoints.minutes,
-        batch_size=job.recipe.training.batch_size or 1,
+        batch_size=job.recipe.training.batch_size or 1, mesh=mesh_of(job.model),
     )  # fmt: skip
 
 
 def _created(job: Job, root: str | Path, folder: str | Path | None) -> Run:
-    """The run's folder, made by the first rank."""
+    """The run's folder, made by the first rank; or that of the same launch, whose ranks were started again."""
     made: Any = None
     if distributed.rank() == 0:
-        facts = environment() | {"data_fingerprint": job.fingerprint}
-        made = Run.create(
-            Path(root), job.recipe, facts, job.record, Path(folder) if folder is not None else None
-        ).folder
+        place, launch = Path(folder) if folder is not None else None, distributed.launch()
+        made = _of_launch(job, Path(root), place, launch)
+        if made is not None:
+            job.notes.append(f"The ranks of this launch were started again, so its run, {made}, goes on.")
+        else:
+            facts = environment() | {"data_fingerprint": job.fingerprint, "launch": launch}
+            made = Run.create(Path(root), job.recipe, facts, job.record, place).folder
     return Run(distributed.from_first(made))
+
+
+def _of_launch(job: Job, root: Path, folder: Path | None, launch: str | None) -> Path | None:
+    """The run that this launch began before and has not ended; None where there is none."""
+    if launch is None:
+        return None
+    for run in [Run(folder)] if folder is not None else runs(root):
+        if run.environment.get("launch") == launch and run.recipe.flat() == job.recipe.flat() and run.ended() is None:
+            return run.folder
+    return None
 
 
 def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsticks: bool = True) -> Run:
     """From the last checkpoint, or the start, to the end."""
     watching: list[Observer] = [*observers] if quiet else [Progress(sys.stderr), *observers]
     recipe = job.recipe
+    job.agree()
     record = _record(job, run, watching)
     try:
         _restore(job, record)
@@ -206,19 +227,25 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsti
         if doctor is not None:
             run.keep_findings(finding.as_dict() for finding in doctor.findings())
         report.write(run.folder, recipe, run.events(), run.environment, run.task)
-    run.model = job.model
+    run.model = None if is_sharded(job.model) else job.model
     return run
 
 
 def _attended(job: Job, record: Record) -> Doctor | None:
     """The doctor at the run's bedside, if the recipe wants one: it hears every event, and its probe looks at some steps."""
-    if not job.recipe.training.doctor or not record.first:
+    if not job.recipe.training.doctor:
+        return None
+    if is_sharded(job.model):
+        record.note(
+            "The model is cut over ranks, so the doctor hears of losses, gradient norms and scores, and sees no layer."
+        )
+    if not record.first:
         return None
     doctor = Doctor()
     for event in record.run.events():
         doctor.see(event)
     doctor.on_finding = lambda finding: record.note(words.short(finding))
-    if not job.recipe.hardware.compile:  # a compiled step has no graph to look at
+    if not job.recipe.hardware.compile and not is_sharded(job.model):  # a compiled step has no graph to look at
         tuned = job.recipe.finetune.strategy is not None
         loss = job.recipe.loss
         weighted = loss.class_weights is not None or loss.kind == "focal"
@@ -275,7 +302,7 @@ def _give_back_best(job: Job, record: Record) -> int:
     if job.recipe.evaluation.restore_best and job.standing.best_step is not None:
         best = record.checkpoints.best()
         if best is not None and best.step == job.standing.best_step:
-            job.model.load_state_dict(best.weights)
+            job.put(best.weights)
             step = best.step
         else:
             record.note(

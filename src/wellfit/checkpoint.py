@@ -3,6 +3,7 @@
     checkpoints/step-00001200/model.safetensors   the weights, and nothing else
                               state.pt            optimizer, data position, random generators; loads with weights_only=True
                               manifest.json       sizes and sha256 of both
+                              shards/             in place of the weights, and of the optimizer's tensors, where ranks hold shares
     checkpoints/latest, checkpoints/best          one line each: the name of a folder beside them
 
 A checkpoint is written into a hidden folder, flushed to the disk, and renamed; so a kill at any instant leaves either the
@@ -31,10 +32,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from wellfit import sharding
+from wellfit.distributed import from_first, gathered, rank
 from wellfit.errors import CheckpointError
 from wellfit.events import Saved
 
 WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+SHARDS, WHOLE = (
+    "shards",
+    "_weights",
+)  # the folder of what is cut over ranks; where state.pt keeps the weights' place then
 NO_MORE_TENSORS = "_plain"  # where state.pt keeps what a model's state_dict holds besides tensors
 
 
@@ -53,8 +60,8 @@ class Checkpoints:
     `keep` latest ones stay, and the best.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int = 2, mesh: Any = None):
+        self.folder, self.keep, self.mesh = folder, keep, mesh
         self.damaged: list[str] = []  # what reading found, one sentence each
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
@@ -77,6 +84,9 @@ class Checkpoints:
         Raises CheckpointError if that one failed.
         """
         self.wait()
+        if self.mesh is not None:
+            self._save_shards(step, weights, state, best, beside)
+            return
         tensors = {name: _copied(value) for name, value in weights.items() if isinstance(value, Tensor)}
         plain = {name: value for name, value in weights.items() if not isinstance(value, Tensor)}
         everything = {**{name: _copied(value) for name, value in state.items()}, NO_MORE_TENSORS: plain}
@@ -113,12 +123,68 @@ class Checkpoints:
                 + f"Make room or mend the folder, then go on with `wellfit resume {self.folder.parent}`."
             ) from failure
 
+    def _save_shards(
+        self, step: int, weights: Mapping[str, Any], state: Mapping[str, Any], best: bool, beside: frozenset[int]
+    ) -> None:
+        """Writes what is cut over ranks, each rank its shares, and does not return before all of it is on disk."""
+        began, first = time.perf_counter(), rank() == 0
+        cut, rest = sharding.apart({WHOLE: dict(weights), **state})
+        unfinished, wrong = self.folder / f".{_name(step)}.unfinished", ""
+        try:
+            if first:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                (unfinished / SHARDS).mkdir(parents=True)
+        except OSError as error:
+            wrong = str(error)
+        self._all_right(wrong)
+        try:
+            sharding.write(unfinished / SHARDS, cut)
+        except Exception as error:  # of a disk, or of another rank's: torch names both
+            wrong = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        self._all_right(wrong)
+        try:
+            if first:
+                buffer = io.BytesIO()
+                torch.save(_copied(rest), buffer)
+                files = {STATE: _written(unfinished / STATE, buffer.getbuffer())}
+                for path in sorted((unfinished / SHARDS).iterdir()):
+                    files[f"{SHARDS}/{path.name}"] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+                self._complete(step, files, best, beside, began)
+        except OSError as error:
+            wrong = str(error)
+        self._all_right(wrong)
+
+    def _all_right(self, wrong: str) -> None:
+        """Raises CheckpointError on every rank where something is wrong on one."""
+        said = next(filter(None, gathered(wrong)), "")
+        if said:
+            self._failure = OSError(said)
+            self._raise()
+
+    def _complete(
+        self, step: int, files: dict[str, dict[str, Any]], best: bool, beside: frozenset[int], began: float
+    ) -> None:
+        """Gives what was written its manifest and its name."""
+        name = _name(step)
+        unfinished, final = self.folder / f".{name}.unfinished", self.folder / name
+        manifest = {"step": step, "files": files, "torch": torch.__version__}
+        _written(unfinished / MANIFEST, json.dumps(manifest, indent=1).encode())
+        _flush_folder(unfinished)
+        if final.exists():  # a damaged one, or one that is being redone
+            shutil.rmtree(final)
+        unfinished.rename(final)
+        _flush_folder(self.folder)
+        self._point("best", name) if best else None
+        self._point("latest", name)
+        size = sum(entry["bytes"] for entry in files.values())
+        self._saved.append(Saved(step=step, bytes=size, seconds=time.perf_counter() - began, best=best))
+        self._prune(beside)
+
     def _write(
         self, step: int, weights: dict[str, Tensor], state: dict[str, Any], best: bool, beside: frozenset[int]
     ) -> None:
         began = time.perf_counter()
-        name = _name(step)
-        unfinished = self.folder / f".{name}.unfinished"
+        unfinished = self.folder / f".{_name(step)}.unfinished"
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
@@ -128,19 +194,7 @@ class Checkpoints:
                 WEIGHTS: _written(unfinished / WEIGHTS, safetensors.torch.save(weights)),
                 STATE: _written(unfinished / STATE, buffer.getbuffer()),
             }
-            manifest = {"step": step, "files": files, "torch": torch.__version__}
-            _written(unfinished / MANIFEST, json.dumps(manifest, indent=1).encode())
-            _flush_folder(unfinished)
-            final = self.folder / name
-            if final.exists():  # a damaged one, or one that is being redone
-                shutil.rmtree(final)
-            unfinished.rename(final)
-            _flush_folder(self.folder)
-            self._point("best", name) if best else None
-            self._point("latest", name)
-            size = sum(entry["bytes"] for entry in files.values())
-            self._saved.append(Saved(step=step, bytes=size, seconds=time.perf_counter() - began, best=best))
-            self._prune(beside)
+            self._complete(step, files, best, beside, began)
         except Exception as error:  # handed to the training thread, which raises it at the next wait()
             self._failure = error
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -215,6 +269,8 @@ class Checkpoints:
         """One checkpoint by the name of its folder. Raises CheckpointError, naming the file and what is wrong with it."""
         folder = self.folder / name
         manifest = self._manifest(folder)
+        if WEIGHTS not in manifest["files"]:
+            return self._read_shards(folder, manifest)
         contents = {file: self._verified(folder / file, manifest["files"].get(file)) for file in (WEIGHTS, STATE)}
         try:
             weights: dict[str, Any] = safetensors.torch.load(contents[WEIGHTS])
@@ -222,6 +278,43 @@ class Checkpoints:
         except Exception as error:  # the bytes are as written, so they were written by something else
             raise CheckpointError(f"The checkpoint {folder} cannot be read: {error}.") from error
         return Checkpoint(manifest["step"], weights | state.pop(NO_MORE_TENSORS, {}), state)
+
+    def _read_shards(self, folder: Path, manifest: Mapping[str, Any]) -> Checkpoint:
+        """What several ranks wrote: cut over this one's mesh, if it has one, or whole. With a mesh all ranks call this."""
+        files, damage = manifest["files"], ""
+        try:
+            if self.mesh is None or rank() == 0:
+                for name in files:
+                    self._matches(folder / name, files[name])
+        except CheckpointError as error:
+            damage = str(error)
+        damage = from_first(damage) if self.mesh is not None else damage
+        if damage:
+            raise CheckpointError(damage)
+        try:
+            state = torch.load(
+                io.BytesIO(self._verified(folder / STATE, files.get(STATE))), map_location="cpu", weights_only=True
+            )
+            state = sharding.together(state, folder / SHARDS, self.mesh)
+        except CheckpointError:
+            raise
+        except Exception as error:  # the bytes are as written, so they were written by something else
+            raise CheckpointError(f"The checkpoint {folder} cannot be read: {error}.") from error
+        return Checkpoint(manifest["step"], state.pop(WHOLE), state)
+
+    @staticmethod
+    def _matches(path: Path, expected: Mapping[str, Any]) -> None:
+        """Raises CheckpointError where a file, which may be larger than memory, is not as it was written."""
+        try:
+            right = path.stat().st_size == expected.get("bytes") and _digest(path) == expected.get("sha256")
+        except OSError as error:
+            raise CheckpointError(
+                f"The checkpoint {path.parent.parent} is damaged: {path.name} cannot be read ({error})."
+            ) from None
+        if not right:
+            raise CheckpointError(
+                f"The checkpoint {path.parent.parent} is damaged: {path.name} does not match its size and sha256."
+            )
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
         try:
@@ -280,6 +373,11 @@ def _written(path: Path, content: bytes | memoryview) -> dict[str, Any]:
         file.flush()
         os.fsync(file.fileno())
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush_folder(folder: Path) -> None:

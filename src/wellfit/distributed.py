@@ -2,14 +2,18 @@
 
 A rank is one process of a job launched by `torchrun`, which sets `RANK`, `WORLD_SIZE` and `LOCAL_RANK`. With one process
 every verb here is free. This file starts torch's own process group and wraps the model in torch's own DDP; it knows
-nothing of data, checkpoints or recipes.
+nothing of data, checkpoints or recipes. Who is missing where ranks wait in vain is told by `presence.py`.
 
     >>> with joined("cpu"):
     ...     replica = wrap(model, "cpu")
 """
 
 import contextlib
+import datetime
 import os
+import signal
+import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +22,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wellfit.errors import RecipeError
+from wellfit.errors import HardwareError, RankError, RecipeError, WellfitError
+from wellfit.presence import Presence
+
+PATIENCE = 600.0  # seconds that ranks wait for one another, if nothing is said
+_here: list[Presence] = []  # of the process group that this process is in
 
 
 def world() -> int:
@@ -31,29 +39,143 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
+def launched() -> int:
+    """How many ranks torchrun's environment speaks of, before they have joined."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def launch() -> str | None:
+    """What tells this launch from others, and stays when its ranks are started again; None where there is one process.
+
+    The id that torchrun was given, or else its host and process.
+    """
+    if launched() == 1:
+        return None
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return name if name != "none" else f"{socket.gethostname()}:{os.getppid()}"
+
+
+def own(device: str) -> str:
+    """The device of this rank, where `device` is what all of them were told: `cuda` is the GPU with the rank's number on its machine."""
+    if launched() == 1 or not device.startswith("cuda"):
+        return device
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if ":" in device:
+        raise HardwareError(
+            f"`hardware.device` is {device!r}, and {launched()} ranks were started, which would all sit on that one. Set it to `cuda`."
+        )
+    if number >= count:
+        raise HardwareError(
+            f"Rank {number} of this machine has no GPU of its own: it has {count}. Start at most {count} processes on it "
+            "(`--nproc-per-node`), or set `hardware.device=cpu`."
+        )
+    return f"cuda:{number}"
+
+
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[None]:
-    """Joins the process group that torchrun's environment describes, for as long as the block runs."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+def joined(device: str, patience: float = PATIENCE) -> Iterator[None]:
+    """Joins the process group that torchrun's environment describes, for as long as the block runs.
+
+    `patience`: seconds that a rank waits for the others. Raises RankError, which names the ranks that are missing, where one of
+    them is lost, hangs, or never comes.
+    """
+    if launched() == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    _named()
+    wait = datetime.timedelta(seconds=patience)
+    if device.startswith("cuda"):
+        torch.cuda.set_device(own(device))
+        backend, limit = "cpu:gloo,cuda:nccl", wait + datetime.timedelta(seconds=60)  # NCCL's own end is an abort
+    else:
+        backend, limit = "gloo", wait
+    try:
+        dist.init_process_group(backend, timeout=limit)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise RankError(_did_not_meet(error, patience)) from error
+    _here[:] = [Presence(rank(), world(), patience, watching=device.startswith("cuda"))]
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_of_ranks(error):
+            _here[0].leave(f"{type(error).__name__}: {error}")
+            raise
+        with _deaf():  # torchrun ends the others as soon as one is gone, and this is worth some seconds
+            said = _here[0].told(str(error))
+        raise RankError(said) from error
+    except BaseException as error:
+        _here[0].leave(f"{type(error).__name__}: {error}")
+        if isinstance(error, WellfitError):
+            error.told = _here[0].says_the_first()
+        raise
+    finally:
+        _here.pop().close()
+        with contextlib.suppress(RuntimeError):  # what is left of a broken group
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """SIGTERM waits in the block. Outside of the main thread nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _named() -> None:
+    """Raises RankError where the environment does not say all that a rank must know."""
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise RankError(
+            f"WORLD_SIZE is {launched()}, but {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, so the ranks cannot "
+            "find each other. Start them by `torchrun`, or by `wellfit train --gpus N`; or unset WORLD_SIZE to train with one process."
+        )
+
+
+def _did_not_meet(error: BaseException, patience: float) -> str:
+    said, place = str(error), f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    if "EADDRINUSE" in said or "address already in use" in said.lower():
+        return (
+            f"The ranks cannot meet at {place}, because another program has that port. Choose another one "
+            "(`torchrun --master-port=PORT`, or `--rdzv-endpoint=HOST:PORT`), or `--standalone` on one machine."
+        )
+    return (
+        f"Rank {os.environ['RANK']} waited {patience:g} s at {place} for {launched()} ranks, and not all of them came. See whether each "
+        f"node was started with the same address and number of nodes, and can reach it (`hardware.rank_timeout` says how long it waits). "
+        f"torch says: {said.strip().splitlines()[0] if said.strip() else type(error).__name__}"
+    )
+
+
+def _is_of_ranks(error: RuntimeError) -> bool:
+    """Whether an error is one of ranks that lost each other: gloo's and NCCL's have few types of their own."""
+    if isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)):
+        return True
+    said = str(error)
+    return any(
+        words in said for words in ("gloo", "Gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+    )
+
+
+def passed(step: int) -> None:
+    """Says how far this rank is, for those who may wait for it."""
+    if _here:
+        _here[0].step = step
 
 
 def alone(what: str, instead: str = "Start it without torchrun.") -> None:
     """Raises RecipeError where torchrun started several processes, and `what`, such as "A comparison", takes one."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks > 1:
-        raise RecipeError(f"{what} takes one process, and torchrun started {ranks}. {instead}")
+    if launched() > 1:
+        raise RecipeError(f"{what} takes one process, and torchrun started {launched()}. {instead}")
 
 
 def wrap(model: nn.Module, device: str) -> nn.Module:
-    """The model whose backward pass averages gradients over the ranks; the model itself where there is one rank."""
-    if world() == 1:
+    """The model whose backward pass averages gradients over the ranks; the model itself where there is one rank, or it is cut."""
+    if world() == 1 or _cut(model):
         return model
     ids = [torch.device(device).index or 0] if device.startswith("cuda") else None
     return DistributedDataParallel(model, device_ids=ids)
@@ -61,12 +183,18 @@ def wrap(model: nn.Module, device: str) -> nn.Module:
 
 def syncing(replica: nn.Module, last: bool) -> contextlib.AbstractContextManager[Any]:
     """Around one micro-batch: gradients are exchanged only in the last one of a step."""
-    if isinstance(replica, DistributedDataParallel) and not last:
+    if _cut(replica):
+        replica.set_requires_gradient_sync(last)  # type: ignore[operator]
+    elif isinstance(replica, DistributedDataParallel) and not last:
         return replica.no_sync()
     return _HERE
 
 
 _HERE = contextlib.nullcontext()
+
+
+def _cut(model: nn.Module) -> bool:
+    return hasattr(model, "set_requires_gradient_sync")
 
 
 def total(value: float | Tensor) -> Any:
@@ -99,3 +227,18 @@ def gathered(thing: Any) -> list[Any]:
 def from_first(thing: Any) -> Any:
     """Rank 0's thing, on every rank."""
     return gathered(thing)[0]
+
+
+def agreed(**what: str) -> None:
+    """Raises RankError where ranks do not have the same of something, saying which rank has which."""
+    everyone = gathered(what)
+    for name in what:
+        differ = [number for number, theirs in enumerate(everyone) if theirs.get(name) != everyone[0].get(name)]
+        if differ:
+            number = differ[0]
+            raise RankError(
+                f"The ranks do not train the same: {name.replace('_', ' ')} of rank {number} is {everyone[number].get(name)}, and of rank 0 "
+                f"it is {everyone[0].get(name)}"
+                + (f" (and {len(differ) - 1} more ranks differ)" if len(differ) > 1 else "")
+                + ". Give every machine the same files and the same environment."
+            )

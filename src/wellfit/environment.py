@@ -3,6 +3,8 @@
 Nothing is looked up over a network and nothing leaves the machine.
 """
 
+import contextlib
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -10,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +41,20 @@ def environment() -> dict[str, Any]:
         "code": _commit(),
         "started": time.time(),
     }
+
+
+def fingerprint_of_code(model: object) -> str:
+    """Of the program that runs, of wellfit, and of the file that defines the model: what several ranks must have the same of."""
+    files = [Path(sys.argv[0])] if sys.argv and sys.argv[0].endswith(".py") else []
+    files += sorted(Path(__file__).parent.rglob("*.py"))
+    defined = getattr(sys.modules.get(type(model).__module__), "__file__", None)
+    if defined:
+        files.append(Path(defined))
+    digest = hashlib.sha256()
+    for file in files:
+        with contextlib.suppress(OSError):
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def device(asked: str) -> str:

@@ -9,9 +9,10 @@ finds the same text in `str(error)`. Our own mistakes are assertions and are nev
 
 
 class WellfitError(Exception):
-    """Anything that a user can mend. `status` is the exit status of the command line."""
+    """Anything that a user can mend. `status` is the exit status of the command line; `told`, whether another rank says it."""
 
     status = 2
+    told = False
 
 
 class RecipeError(WellfitError, ValueError):
@@ -36,6 +37,12 @@ class RunError(WellfitError, RuntimeError):
 
 class HardwareError(WellfitError, RuntimeError):
     """A device, precision or compiler that was asked for and is not there."""
+
+
+class RankError(WellfitError, RuntimeError):
+    """Ranks that did not meet, lost each other, or do not train the same. Not mended by the same call: status 1."""
+
+    status = 1
 
 
 class OutOfMemory(WellfitError, MemoryError):

@@ -31,6 +31,12 @@ Together = Annotated[
     Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for all of its runs.")
 ]
 Seeds = Annotated[int, typer.Option("--seeds", metavar="N", help="Trainings of each, paired by seed.")]
+Gpus = Annotated[
+    int | None, typer.Option("--gpus", metavar="N", help="Train on N GPUs of this machine, a process each (torchrun).")
+]
+Restarts = Annotated[
+    int, typer.Option("--restarts", metavar="N", help="With --gpus: how often lost processes are started again.")
+]
 Numbers = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")]
 Picture = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")]
 
@@ -46,8 +52,15 @@ def train(
         Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the run.")
     ] = None,
     cure: Annotated[bool, typer.Option("--cure", help="Treat what the doctor finds, as `wellfit cure` does.")] = False,
+    gpus: Gpus = None,
+    restarts: Restarts = 0,
 ) -> None:
     """Train a recipe to its report."""
+    if gpus is not None:
+        from wellfit.cli import ranks
+
+        ranks.started(gpus, restarts)
+        return
     from wellfit.cli import show
 
     chosen = show.chosen(recipe, overrides or [])
@@ -62,8 +75,15 @@ def train(
 
 
 @app.command()
-def resume(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
+def resume(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")], gpus: Gpus = None, restarts: Restarts = 0
+) -> None:
     """Go on with a run that was stopped or killed, to the same bits."""
+    if gpus is not None:
+        from wellfit.cli import ranks
+
+        ranks.started(gpus, restarts)
+        return
     from wellfit import api
     from wellfit.cli import show
 
@@ -436,7 +456,8 @@ def main() -> None:
     try:
         app()
     except WellfitError as error:
-        print(f"wellfit: {error}", file=sys.stderr)
+        if not getattr(error, "told", False):  # another rank says the same
+            print(f"wellfit: {error}", file=sys.stderr)
         sys.exit(error.status)
     except OSError as error:
         if error.filename is None:  # no file that a user could mend

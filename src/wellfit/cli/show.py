@@ -1,6 +1,7 @@
 """What the commands print. Plain text, wrapped to the terminal; no logic beyond words."""
 
 import difflib
+import os
 import shutil
 import sys
 import textwrap
@@ -47,7 +48,8 @@ def chosen(recipe: str, overrides: list[str]) -> Recipe:
 
 def outcome(run: Run, leave: bool = True) -> None:
     """The end of a run in words, and where it is. Leaves with the status of a run that did not end well, if `leave`."""
-
+    if os.environ.get("RANK", "0") != "0":  # the first rank speaks for all
+        return
     typer.echo()
     for sentence in summary(run.recipe, run.events()):
         typer.echo(wrapped(sentence))

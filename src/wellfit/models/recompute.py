@@ -24,7 +24,7 @@ def recompute(model: nn.Module, every: int) -> int:
     Blocks are the children of the module called `blocks` (or `layers`, `h`, `layer`), else of the longest `ModuleList`
     or `Sequential` in the model. Raises ModelError if there are none.
     """
-    chosen = _blocks(model)[::every]
+    chosen = blocks(model)[::every]
     if not chosen:
         raise ModelError(
             f"`hardware.activation_checkpointing` is {every}, but no blocks were found in {type(model).__name__}. "
@@ -38,7 +38,7 @@ def recompute(model: nn.Module, every: int) -> int:
     return len(chosen)
 
 
-def _blocks(model: nn.Module) -> list[nn.Module]:
+def blocks(model: nn.Module) -> list[nn.Module]:
     named = [
         module for name, module in model.named_modules() if name.split(".")[-1] in ("blocks", "layers", "h", "layer")
     ]

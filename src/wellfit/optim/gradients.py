@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellfit.sharding import whole
+
 LARGEST = 50_000_000  # elements: beyond, the buffer's memory matters and the fixed price does not
 
 
@@ -110,14 +112,11 @@ class Gradients:
 
     def _clip_each(self, max_norm: float | None, max_value: float | None) -> Tensor:
         reached = [p for p in self.parameters.values() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in reached if p.grad is not None])
+        norm = _norm(reached)
         if max_value is not None:
             nn.utils.clip_grad_value_(reached, max_value)
         if max_norm is not None:
-            now = (
-                norm if max_value is None else nn.utils.get_total_norm([p.grad for p in reached if p.grad is not None])
-            )
-            nn.utils.clip_grads_with_norm_(reached, max_norm, now)
+            nn.utils.clip_grads_with_norm_(reached, max_norm, norm if max_value is None else _norm(reached))
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,3 +131,8 @@ class Gradients:
         self.buffer, self.reached, self._waiting = None, [], list(self.parameters.values())
         if state["reached"]:
             self._lay_out([name for name in state["reached"] if name in self.parameters])
+
+
+def _norm(parameters: list[nn.Parameter]) -> Tensor:
+    """The 2-norm of all their gradients, over all ranks where they are cut."""
+    return whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))

@@ -28,6 +28,7 @@ from wellfit.optim.fused import FusedAdamW, FusedSGD
 from wellfit.optim.groups import assert_complete, embeddings, parameter_groups
 from wellfit.optim.lion import Lion
 from wellfit.recipe import Optimizer
+from wellfit.sharding import is_sharded
 
 Groups = list[dict[str, Any]]
 
@@ -163,7 +164,9 @@ def _sgd(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.O
             "`optimizer.nesterov` is on, but `optimizer.momentum` is 0 and there is nothing to look ahead along. Set a "
             "momentum such as 0.9, or turn nesterov off."
         )
-    kind = FusedSGD if _fused(model) else torch.optim.SGD
+    kind = (
+        FusedSGD if _fused(model) and not is_sharded(model) else torch.optim.SGD
+    )  # torch's kernel takes no cut tensors
     return kind(groups, momentum=settings.momentum, nesterov=settings.nesterov)
 
 

@@ -257,6 +257,24 @@ class Hardware(Part):
     compile: bool = setting(
         False, "Compile the model (the first steps take longer).", "Pays only on longer runs.", "Ansel et al. 2024"
     )
+    parallel: Literal["ddp", "fsdp"] = setting(
+        "ddp",
+        "How several ranks share the work: ddp, each holds the whole model; fsdp, each holds a share of weights, gradients and optimizer state.",
+        "ddp is the faster one wherever the model fits.",
+        "Li et al. 2020; Zhao et al. 2023",
+    )
+    offload: bool = setting(
+        False,
+        "With fsdp: what a rank keeps lies in main memory, where the update happens too.",
+        "Off: each step then waits for the bus.",
+        "Ren et al. 2021",
+    )
+    rank_timeout: float = setting(
+        600.0,
+        "Seconds that ranks wait for one another before the run ends with an error.",
+        "Longer than any evaluation's odd batch.",
+        gt=0,
+    )
     activation_checkpointing: int = setting(
         0,
         "Recompute the activations of every n-th block in the backward pass. 0: keep all, 1: recompute every block.",

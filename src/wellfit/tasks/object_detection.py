@@ -55,6 +55,8 @@ def network(recipe: Recipe, record: Mapping[str, Any]) -> nn.Module:
 class Detection:
     """Losses and scores of a detector that gives the loss of each image: `model(images, targets)` and `model.judge`."""
 
+    one_pass = False  # what is measured does not go through `forward`
+
     def weight(self, batch: Any) -> float:
         return float(len(batch[0]))
 

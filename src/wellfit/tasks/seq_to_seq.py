@@ -13,7 +13,7 @@ written out, the likeliest token each time, and compared with what they should b
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -54,6 +54,7 @@ class Rewriting:
     tokens: Tokens
     longest: int  # tokens that are written at most, which is the longest training target
     shortens: bool = False  # whether it is to sum up
+    one_pass: ClassVar[bool] = False  # texts are written token by token
 
     def weight(self, batch: Batch) -> float | Tensor:
         return self.criterion.weight(batch["labels"])

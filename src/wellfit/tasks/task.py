@@ -26,7 +26,11 @@ TARGETS = ("labels", "label", "targets", "target", "y")  # how a mapping names w
 
 
 class Task(Protocol):
-    """Loss and scores of one kind of learning."""
+    """Loss and scores of one kind of learning.
+
+    `one_pass = False` on a task says that `measure` does not pass through the model exactly once for each batch (it writes texts,
+    token by token), so that ranks which share a model cannot keep step in it.
+    """
 
     def weight(self, batch: Batch) -> float | Tensor:
         """How many targets count in this batch: a number, or a scalar tensor where counting needs the device."""

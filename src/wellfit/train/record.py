@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
+from wellfit import sharding
 from wellfit.checkpoint import Checkpoints
 from wellfit.data.batches import untouched_randomness
-from wellfit.distributed import gathered, rank, total
+from wellfit.distributed import gathered, passed, rank, total
 from wellfit.environment import peak_memory_bytes, utilization
 from wellfit.events import Event, Noted, Paced, Started, Stepped
 from wellfit.run import CHECKPOINTS, Journal, Run
@@ -92,14 +93,22 @@ class Record:
     """The record of one process's training into `run`. Ranks other than 0 take part in totals and write nothing."""
 
     def __init__(
-        self, run: Run, observers: Iterable[Observer], *, device: str, keep: int, minutes: float | None, batch_size: int
+        self,
+        run: Run,
+        observers: Iterable[Observer],
+        *,
+        device: str,
+        keep: int,
+        minutes: float | None,
+        batch_size: int,
+        mesh: Any = None,
     ):
         self.run, self.device, self.batch_size = run, device, batch_size
         self.probe: Probe = Blind()
         self.first = rank() == 0
         self.journal = Journal(run) if self.first else None
         self.observers = list(observers) if self.first else []
-        self.checkpoints = Checkpoints(run.folder / CHECKPOINTS, keep)
+        self.checkpoints = Checkpoints(run.folder / CHECKPOINTS, keep, mesh)
         self.seconds_between_saves = math.inf if minutes is None else 60 * minutes
         self.finite = True
         self.tolerant = False  # of skipped steps that are not finite: recovery says itself when it is at its end
@@ -126,6 +135,7 @@ class Record:
         waited: float,
     ) -> None:
         """One optimizer step: the summed loss of each micro-batch, their common weight, and what else was done."""
+        passed(step)
         self._steps.append((step, len(losses), weight, learning_rate, updated))
         self._losses += losses
         self._norms.append(grad_norm)
@@ -230,7 +240,7 @@ class Record:
             return
         beside = job.recovered.saving(job, best)
         random_states = gathered(job.random_state())
-        if self.first:
+        if self.first or sharding.is_sharded(job.model):
             self.checkpoints.save(
                 job.standing.step, job.model.state_dict(), {**job.state(), "random": random_states}, best, beside
             )

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wellfit import sharding
 from wellfit.data.batches import Batches, Cut, Held, untouched_randomness
 from wellfit.distributed import any_rank, from_first, gathered, world
 from wellfit.errors import CheckpointError, OutOfMemory, RecipeError, WellfitError
@@ -97,8 +98,8 @@ def _is_finite(job: "Job") -> bool:
     found: dict[torch.device, list[Tensor]] = {}
     for value in (*job.model.state_dict().values(), *states):
         if isinstance(value, Tensor) and value.is_floating_point():
-            found.setdefault(value.device, []).append(value.isfinite().all())
-    return all(bool(torch.stack(flags).all()) for flags in found.values())
+            found.setdefault(value.device, []).append(sharding.local(value).isfinite().all())
+    return not any_rank(not all(bool(torch.stack(flags).all()) for flags in found.values()))[0]
 
 
 # ---- before the first step
@@ -454,7 +455,11 @@ def explained(recipe: Recipe, when: str, said: str, smaller: str = "") -> str:
         "`finetune.strategy=lora`" if tuning.strategy in ("full", "differential", "progressive", "recipe") else "",
         "`finetune.strategy=qlora` (weights of four bits)" if tuning.strategy == "lora" else "",
         "smaller inputs or a smaller model",
-        "weights sharded over several devices (FSDP), which wellfit does not do",
+        "weights cut over several devices (`hardware.parallel=fsdp` with `wellfit train --gpus N`)"
+        if hardware.parallel == "ddp" or world() == 1
+        else ""
+        if hardware.offload
+        else "`hardware.offload=true`",
     ]
     told = "; ".join(f"({number}) {way}" for number, way in enumerate(filter(None, ways), start=1))
     return f"Memory ran out {when}: {said}. What to change, in this order: {told}."

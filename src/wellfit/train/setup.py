@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from wellfit import finetune, losses, optim, tasks
+from wellfit import finetune, losses, optim, sharding, tasks
 from wellfit.data import given
 from wellfit.data.arrays import Arrays, Loaded, Samples
 from wellfit.data.augment import FOR_IMAGES, FOR_TEXTS, augment, mixed, turned_on
 from wellfit.data.batches import (
     Batch,
     Batches,
+    FromIterable,
     Held,
     InMemory,
     OfSamples,
@@ -35,10 +36,10 @@ from wellfit.data.batches import (
 from wellfit.data.fingerprint import fingerprint as fingerprint_of
 from wellfit.data.source import load
 from wellfit.defaults import Facts, before_reading, goes_on, resolve
-from wellfit.distributed import rank, world
+from wellfit.distributed import agreed, gathered, own, rank, world
 from wellfit.environment import device as device_for
-from wellfit.environment import multiplies_bf16
-from wellfit.errors import ModelError, RecipeError, RunError, WellfitError
+from wellfit.environment import fingerprint_of_code, multiplies_bf16
+from wellfit.errors import DataError, ModelError, RecipeError, RunError, WellfitError
 from wellfit.models.keras import adopted
 from wellfit.models.recompute import recompute
 from wellfit.optim.gradients import Gradients
@@ -178,6 +179,25 @@ class Job:
             data["the weights that it began with"] = self.began_with
         return signature(self.model) | modules | {"what is frozen": repr(frozen), "the loss": self.loss} | data | recipe
 
+    def agree(self) -> None:
+        """Raises RankError where ranks do not train the same: data, recipe, model, code. Raises DataError where they share batches."""
+        if world() == 1:
+            return
+        ready_made = isinstance(self.batches, FromIterable)
+        made_of = self.made_of()
+        data = {name: made_of.pop(name) for name in ("the training data", "the validation data")}
+        agreed(
+            the_code=fingerprint_of_code(self.model),
+            the_version_of_torch=torch.__version__,
+            **({} if ready_made else {name.replace(" ", "_"): value for name, value in data.items()}),
+            **{name.replace(" ", "_"): value for name, value in made_of.items()},
+        )
+        if ready_made and len(set(gathered(fingerprint_of(*_parts(self.batches.peek()))))) < world():
+            raise DataError(
+                f"{world()} ranks begin with the same ready-made batch, so each would learn all of the data. Give each rank its own "
+                "(`torch.utils.data.DistributedSampler`), or pass tensors, a Dataset or a plain DataLoader, which are shared out."
+            )
+
     def state(self) -> dict[str, Any]:
         """The state of all parts, and what the run was made of."""
         return {name: part.state_dict() for name, part in self.parts.items()} | {"made_of": self.made_of()}
@@ -190,16 +210,24 @@ class Job:
                 f"This run cannot go on, because it was made with something else: {'; '.join(changes)}. "
                 "Bring back what it was made with, or start a new run."
             )
-        self.model.load_state_dict(weights)
+        self.put(weights)
         for name, part in self.parts.items():
             if name not in besides:
-                part.load_state_dict(state.get(name, {}) if part is self.recovered else state[name])
+                kept = state.get(name, {}) if part is self.recovered else state[name]
+                part.load_state_dict(sharding.placed_state(kept, part) if part is self.optimizer else kept)
         states = state["random"]
-        if len(states) != world():
-            raise RunError(
-                f"This run was trained by {len(states)} rank(s) and cannot go on bit for bit with {world()}."
-            )
-        _set_random_state(states[rank()])
+        if len(states) == world():
+            _set_random_state(states[rank()])
+            return
+        seed_everything((self.recipe.training.seed + rank() + 1_000_003 * self.standing.step) % 2**32)
+        self.notes.append(
+            f"This run was trained by {_ranks(len(states))} and goes on with {_ranks(world())}: the same batches in the same order, but "
+            "sums are rounded in another order and what is drawn at random differs, so not bit for bit."
+        )
+
+    def put(self, weights: Mapping[str, Any]) -> None:
+        """Gives the model these weights, whole or cut as its own are."""
+        self.model.load_state_dict(sharding.placed(weights, self.model.state_dict()))
 
     def go_on_from(self, weights: Mapping[str, Any], state: Mapping[str, Any], steps_per_epoch: int) -> list[str]:
         """Takes over where another recipe's run stood, and goes on by this one: a counterfactual.
@@ -265,7 +293,7 @@ class Job:
 
 def from_recipe(recipe: Recipe) -> Job:
     """A job on data that wellfit reads: embedded, or the user's files. Raises a WellfitError for whatever does not fit."""
-    device = device_for(recipe.hardware.device)
+    told, device = device_for(recipe.hardware.device), own(device_for(recipe.hardware.device))
     recipe = before_reading(recipe)
     loaded = load(recipe.data, recipe.task)
     valid_samples = len(loaded.valid) if loaded.valid is not None else 0
@@ -277,7 +305,7 @@ def from_recipe(recipe: Recipe) -> Job:
         shape=tuple(loaded.train.inputs.shape[1:]) if isinstance(loaded.train, Arrays) else (),
         derived=loaded.derived,
         world=world(),
-        device=device,
+        device=told,
         bf16=multiplies_bf16(device),
     )
     recipe = resolve(recipe, facts)
@@ -376,7 +404,7 @@ def from_given(
     metrics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
 ) -> Job:
     """A job on the caller's own model, data and loss."""
-    device = device_for(recipe.hardware.device)
+    told, device = device_for(recipe.hardware.device), own(device_for(recipe.hardware.device))
     if recipe.finetune.remember is not None or recipe.finetune.rehearsal:
         raise RecipeError(
             "`finetune.remember` and `finetune.rehearsal` want a model that a recipe makes, and one was passed. Use `wellfit train` or "
@@ -394,7 +422,7 @@ def from_given(
         model=type(model).__name__,
         transformer=any("attention" in type(part).__name__.lower() for part in module.modules()),
         world=world(),
-        device=device,
+        device=told,
         bf16=multiplies_bf16(device),
         steps_per_epoch=source.steps_per_epoch(accumulation),
         batch_size=source.batch_size * accumulation if source.batch_size is not None else None,
@@ -432,13 +460,17 @@ def _assembled(
     fingerprint: str,
     start: finetune.Start,
 ) -> Job:
+    cut = _is_to_be_cut(recipe)
     with explaining(recipe, f"while the model was moved to {device}"):
-        model = model.to(device)
-    if recipe.hardware.activation_checkpointing:
-        recompute(model, recipe.hardware.activation_checkpointing)
+        model = model if cut else model.to(device)
+        if recipe.hardware.activation_checkpointing:
+            recompute(model, recipe.hardware.activation_checkpointing)
+        if cut:
+            sharding.shard(model, device, recipe.hardware.offload)
     notes, recovered, metric = [*start.notes], Recovered(), recipe.evaluation.metric
     check(recipe, task, batches)
-    names = until_it_fits(_look, task, model, batches, recipe, recovered, notes.append)
+    with sharding.passes(model, getattr(task, "one_pass", True)):
+        names = until_it_fits(_look, task, model, batches, recipe, recovered, notes.append)
     if metric not in names:
         raise RecipeError(
             f"`evaluation.metric` is {metric!r}, but the scores are {', '.join(names)}.{nearest(str(metric), names)}"
@@ -489,6 +521,42 @@ def _assembled(
         began_with=began_with,
         recovered=recovered,
     )
+
+
+def _is_to_be_cut(recipe: Recipe) -> bool:
+    """Whether the model is to be sharded. Raises RecipeError for what does not go with that."""
+    hardware = recipe.hardware
+    if hardware.offload and hardware.parallel != "fsdp":
+        raise RecipeError(
+            "`hardware.offload` is on, which is for a model that is cut over ranks. Set `hardware.parallel=fsdp` and start several, or turn it off."
+        )
+    if world() == 1 or hardware.parallel != "fsdp":
+        return False
+    for wrong, instead in (
+        (hardware.compile and "`hardware.compile` is on", "Turn it off"),
+        (
+            hardware.precision == "fp16"
+            and "`hardware.precision` is fp16, whose loss scale each rank would find by itself",
+            "Use bf16",
+        ),
+        (
+            recipe.optimizer.kind == "adafactor" and "`optimizer.kind` is adafactor, which torch does not cut",
+            "Use adamw or lion",
+        ),
+        (recipe.finetune.remember is not None and "`finetune.remember` is set", "Set it to null"),
+        (
+            recipe.finetune.strategy in ("qlora",)
+            and "`finetune.strategy` is qlora, whose packed weights cannot be cut",
+            "Use lora",
+        ),
+    ):
+        if wrong:
+            raise RecipeError(f"`hardware.parallel` is 'fsdp', and {wrong}. {instead}, or set `hardware.parallel=ddp`.")
+    return True
+
+
+def _ranks(number: int) -> str:
+    return f"{number} rank{'' if number == 1 else 's'}"
 
 
 def with_rates(recipe: Recipe, stages: finetune.Stages | None) -> Optimizer:
