@@ -8,6 +8,7 @@ nothing of data, checkpoints or recipes. Who is missing where ranks wait in vain
     ...     replica = wrap(model, "cpu")
 """
 
+import atexit
 import contextlib
 import datetime
 import os
@@ -74,14 +75,33 @@ def own(device: str) -> str:
 
 @contextlib.contextmanager
 def joined(device: str, patience: float = PATIENCE) -> Iterator[None]:
-    """Joins the process group that torchrun's environment describes, for as long as the block runs.
+    """The block runs in the process group that torchrun's environment describes, which stays for later blocks, to the end of the process.
 
-    `patience`: seconds that a rank waits for the others. Raises RankError, which names the ranks that are missing, where one of
-    them is lost, hangs, or never comes.
+    A group that is there already is used as it is. `patience`: seconds that a rank waits for the others. Raises RankError, which names
+    the ranks that are missing, where one of them is lost, hangs, or never comes.
     """
-    if launched() == 1 or dist.is_initialized():
+    if launched() > 1 and not dist.is_initialized():
+        _join(device, patience)
+    if not _here:
         yield
         return
+    here = _here[0]
+    here.begin()
+    try:
+        yield
+    except BaseException as error:
+        if _is_of_ranks(error):
+            with _deaf():  # torchrun ends the others as soon as one is gone, and this is worth some seconds
+                said = here.told(str(error))
+            _part()
+            raise RankError(said) from error
+        here.leave(f"{type(error).__name__}: {error}")
+        if isinstance(error, WellfitError):
+            error.told = here.says_the_first()
+        raise
+
+
+def _join(device: str, patience: float) -> None:
     _named()
     wait = datetime.timedelta(seconds=patience)
     if device.startswith("cuda"):
@@ -94,24 +114,17 @@ def joined(device: str, patience: float = PATIENCE) -> Iterator[None]:
     except (RuntimeError, ValueError, OSError) as error:
         raise RankError(_did_not_meet(error, patience)) from error
     _here[:] = [Presence(rank(), world(), patience, watching=device.startswith("cuda"))]
-    try:
-        yield
-    except RuntimeError as error:
-        if not _is_of_ranks(error):
-            _here[0].leave(f"{type(error).__name__}: {error}")
-            raise
-        with _deaf():  # torchrun ends the others as soon as one is gone, and this is worth some seconds
-            said = _here[0].told(str(error))
-        raise RankError(said) from error
-    except BaseException as error:
-        _here[0].leave(f"{type(error).__name__}: {error}")
-        if isinstance(error, WellfitError):
-            error.told = _here[0].says_the_first()
-        raise
-    finally:
-        _here.pop().close()
-        with contextlib.suppress(RuntimeError):  # what is left of a broken group
+    atexit.register(_part)
+
+
+def _part() -> None:
+    """Leaves the group, which may be broken. It is not left between two trainings: its store would still hold what the first one said."""
+    for here in _here:
+        here.close()
+    if _here and dist.is_initialized():
+        with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+    _here.clear()
 
 
 @contextlib.contextmanager
@@ -151,14 +164,21 @@ def _did_not_meet(error: BaseException, patience: float) -> str:
     )
 
 
-def _is_of_ranks(error: RuntimeError) -> bool:
+def _is_of_ranks(error: BaseException) -> bool:
     """Whether an error is one of ranks that lost each other: gloo's and NCCL's have few types of their own."""
+    if isinstance(error, WellfitError) or not isinstance(error, RuntimeError):
+        return False
     if isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)):
         return True
     said = str(error)
     return any(
         words in said for words in ("gloo", "Gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
     )
+
+
+def _enters() -> None:
+    if _here:
+        _here[0].exchanges += 1
 
 
 def passed(step: int) -> None:
@@ -201,6 +221,7 @@ def total(value: float | Tensor) -> Any:
     """The sum over all ranks. With several ranks it is a tensor that stays on its device: reading it would wait."""
     if world() == 1:
         return value
+    _enters()
     summed = value.detach().clone() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
     dist.all_reduce(summed)
     return summed
@@ -210,6 +231,7 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
     """For each flag, whether it is up on any rank. Exchanged between the CPUs, so no accelerator waits for it."""
     if world() == 1:
         return flags
+    _enters()
     votes = torch.tensor(flags, dtype=torch.int32)
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return tuple(bool(vote) for vote in votes.tolist())
@@ -219,6 +241,7 @@ def gathered(thing: Any) -> list[Any]:
     """Every rank's thing, in rank order, on every rank."""
     if world() == 1:
         return [thing]
+    _enters()
     everything: list[Any] = [None] * world()
     dist.all_gather_object(everything, thing)
     return everything
@@ -232,13 +255,13 @@ def from_first(thing: Any) -> Any:
 def agreed(**what: str) -> None:
     """Raises RankError where ranks do not have the same of something, saying which rank has which."""
     everyone = gathered(what)
-    for name in what:
+    for name in dict.fromkeys(name for theirs in everyone for name in theirs):
         differ = [number for number, theirs in enumerate(everyone) if theirs.get(name) != everyone[0].get(name)]
         if differ:
             number = differ[0]
+            there, here = (everyone[i].get(name, "not there") for i in (number, 0))
             raise RankError(
-                f"The ranks do not train the same: {name.replace('_', ' ')} of rank {number} is {everyone[number].get(name)}, and of rank 0 "
-                f"it is {everyone[0].get(name)}"
+                f"The ranks do not train the same: {name.replace('_', ' ')} of rank {number} is {there}, and of rank 0 it is {here}"
                 + (f" (and {len(differ) - 1} more ranks differ)" if len(differ) > 1 else "")
                 + ". Give every machine the same files and the same environment."
             )

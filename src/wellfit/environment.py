@@ -47,9 +47,10 @@ def fingerprint_of_code(model: object) -> str:
     """Of the program that runs, of wellfit, and of the file that defines the model: what several ranks must have the same of."""
     files = [Path(sys.argv[0])] if sys.argv and sys.argv[0].endswith(".py") else []
     files += sorted(Path(__file__).parent.rglob("*.py"))
-    defined = getattr(sys.modules.get(type(model).__module__), "__file__", None)
-    if defined:
-        files.append(Path(defined))
+    for kind in type(model).__mro__:
+        defined = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        if defined:
+            files.append(Path(defined))
     digest = hashlib.sha256()
     for file in files:
         with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ before, with the same words.
 
     >>> here = Presence(rank=0, world=2, patience=600.0)
     >>> here.told("Connection closed by peer")
-    'Rank 1 (host a, process 4711) is gone: ...'
+    'Rank 1 (host a, process 4711) is gone; ...'
 """
 
 import contextlib
@@ -31,25 +31,33 @@ class Presence:
 
     def __init__(self, rank: int, world: int, patience: float, watching: bool = False):
         self.rank, self.world, self.patience, self.watching = rank, world, patience, watching
-        self.step, self.words = 0, ""
+        self.step, self.exchanges = 0, 0  # counted up by those who exchange something
+        self.words, self.failing, self.failures = "", False, 0
         self._beats, self._over, self._lock = 0, threading.Event(), threading.Lock()
         self._store = _store()
         if self._store is not None:
             self._say()
             threading.Thread(target=self._beating, name="wellfit-presence", daemon=True).start()
 
+    def begin(self) -> None:
+        """A training begins."""
+        self.step, self.failing = 0, False
+
     def leave(self, words: str) -> None:
-        """The last words of this rank, which goes because of an error of its own."""
+        """The last words of this rank in this training, which it leaves because of an error of its own."""
         self.words = words.strip().splitlines()[0][:300] if words.strip() else "an error"
+        self.failing, self.failures = True, self.failures + 1
         self._say()
 
     def says_the_first(self) -> bool:
         """Whether rank 0 goes with the same words as this other rank, and so tells them. Waits a little for it."""
         ends = time.monotonic() + REPORTS
-        while self.rank and self.words and time.monotonic() < ends:
+        while self.rank and time.monotonic() < ends:
             everyone = self._everyone()
-            if everyone is None or everyone[0].get("words"):
-                return everyone is None or everyone[0]["words"] == self.words
+            if everyone is None:
+                return False
+            if everyone[0].get("failures", 0) >= self.failures:
+                return bool(everyone[0]["words"] == self.words)
             time.sleep(0.1)
         return False
 
@@ -67,27 +75,24 @@ class Presence:
             )
         time.sleep(LOST * BEAT)
         now = self._everyone() or then
-        failed = [line for line in now if line.get("words") and line["rank"] != self.rank]
+        failed = [line for line in now if line.get("failing") and line["rank"] != self.rank]
         gone = [
             new for old, new in zip(then, now, strict=True)
-            if new["rank"] != self.rank and new.get("beats") == old.get("beats") and not new.get("words")
+            if new["rank"] != self.rank and new.get("beats") == old.get("beats") and not new.get("failing")
         ]  # fmt: skip
-        slowest = min((line.get("step", 0) for line in now), default=0)
-        behind = [line for line in now if line.get("step", 0) == slowest and line["rank"] != self.rank]
+        fewest = min(line.get("exchanges", 0) for line in now)
+        behind = [line for line in now if line.get("exchanges", 0) == fewest and line["rank"] != self.rank]
         if failed:
             names = "; ".join(f"{_named(line)} failed: {line['words']}" for line in failed[:4])
         elif gone:
             names = "; ".join(
                 f"{_named(line)} is gone: it was last heard of after step {line.get('step', 0):,}" for line in gone[:4]
             )
-        elif behind and slowest < self.step:
-            names = "; ".join(
-                f"{_named(line)} hangs: it lives, and has not come past step {slowest:,}" for line in behind[:4]
-            )
         elif behind:
-            names = (
-                f"{' and '.join(_named(line) for line in behind[:4])} did not answer within {self.patience:g} s in the step after "
-                f"{slowest:,}, and still live"
+            why = "hangs: it lives, and" if fewest < self.exchanges else "may hang: it lives,"
+            names = "; ".join(
+                f"{_named(line)} {why} has not come to its end of step {line.get('step', 0) + 1:,}"
+                for line in behind[:4]
             )
         else:
             names = "no rank is missing now"
@@ -101,7 +106,7 @@ class Presence:
         with self._lock:
             self._beats += 1
             line = {"rank": self.rank, "host": socket.gethostname(), "process": os.getpid(), "beats": self._beats,
-                    "step": self.step, "words": self.words}  # fmt: skip
+                    "step": self.step, "exchanges": self.exchanges, "words": self.words, "failing": self.failing, "failures": self.failures}  # fmt: skip
             with contextlib.suppress(RuntimeError):  # the store went with rank 0
                 self._store.set(_key(self.rank), json.dumps(line))
 
@@ -134,7 +139,7 @@ class Presence:
     def _others_wait(self) -> bool:
         """Whether this is not a long evaluation of all ranks: some rank is gone or behind."""
         now = self._everyone()
-        return now is None or len({line.get("step", 0) for line in now}) > 1 or any(line.get("words") for line in now)
+        return now is None or len({line.get("step", 0) for line in now}) > 1 or any(line.get("failing") for line in now)
 
 
 GO_ON = "What was saved is untouched: start the ranks again with `wellfit resume RUN`."

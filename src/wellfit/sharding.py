@@ -71,6 +71,16 @@ def is_sharded(model: nn.Module) -> bool:
     return any(is_cut(parameter) for parameter in model.parameters())
 
 
+def kind_of(module: nn.Module) -> str:
+    """The name of a module's class, which is the same whether the module is cut or not."""
+    kind = type(module)
+    if hasattr(module, "set_requires_gradient_sync"):
+        kind = next(
+            base for base in kind.__mro__[1:] if base.__module__ != "torch.distributed.fsdp._fully_shard._fully_shard"
+        )
+    return kind.__qualname__
+
+
 def is_cut(value: object) -> bool:
     """Whether it is a tensor of which each rank has a share. Where torch's module for them is not loaded, there is none."""
     loaded = sys.modules.get("torch.distributed.tensor")

@@ -170,7 +170,7 @@ class Job:
 
     def made_of(self) -> dict[str, str]:
         """All that decides how training goes on, by name, so that a resume notices a change and says which."""
-        modules = {f"module {name}": type(part).__qualname__ for name, part in self.model.named_modules() if name}
+        modules = {f"module {name}": sharding.kind_of(part) for name, part in self.model.named_modules() if name}
         moving = self.stages.starts if self.stages is not None else {}  # what is frozen now may learn later
         frozen = [n for n, p in self.model.named_parameters() if not p.requires_grad and moving.get(n, 0) <= 0]
         recipe = {f"`{path}`": repr(value) for path, value in self.recipe.flat().items() if not path.startswith(IDLE)}
