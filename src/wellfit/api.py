@@ -63,6 +63,7 @@ def fit_recipe(
     chosen, told = measured(chosen)
     with _ranks(chosen), torch_settings(chosen):
         job = from_recipe(chosen)
+        job.agree()
         job.notes += told
         return _run(job, _created(job, root, folder), observers, quiet, yardsticks)
 
@@ -106,6 +107,7 @@ def fit(
     chosen, told = measured(chosen, model, train, valid, loss=loss)
     with _ranks(chosen), torch_settings(chosen):
         job = from_given(chosen, model, train, valid, loss=loss, metrics=metrics)
+        job.agree()
         job.notes += told
         return _run(job, run if resume is not None else _created(job, root, folder), observers, quiet)
 
@@ -125,7 +127,9 @@ def resume(
             f"neither. Make the same call again with `resume={str(run.folder)!r}`."
         )
     with _ranks(recipe), torch_settings(recipe):
-        return _run(from_recipe(recipe), run, observers, quiet, yardsticks)
+        job = from_recipe(recipe)
+        job.agree()
+        return _run(job, run, observers, quiet, yardsticks)
 
 
 def open(path: str | Path) -> Run:
@@ -199,7 +203,6 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsti
     """From the last checkpoint, or the start, to the end."""
     watching: list[Observer] = [*observers] if quiet else [Progress(sys.stderr), *observers]
     recipe = job.recipe
-    job.agree()
     record = _record(job, run, watching)
     try:
         _restore(job, record)

@@ -86,7 +86,7 @@ class Presence:
             names = "; ".join(f"{_named(line)} failed: {line['words']}" for line in failed[:4])
         elif gone:
             names = "; ".join(
-                f"{_named(line)} is gone: it was last heard of after step {line.get('step', 0):,}" for line in gone[:4]
+                f"{_named(line)} is gone; it was last heard of in step {line.get('step', 0) + 1:,}" for line in gone[:4]
             )
         elif behind:
             why = "hangs: it lives, and" if fewest < self.exchanges else "may hang: it lives,"

@@ -73,12 +73,10 @@ def is_sharded(model: nn.Module) -> bool:
 
 def kind_of(module: nn.Module) -> str:
     """The name of a module's class, which is the same whether the module is cut or not."""
-    kind = type(module)
-    if hasattr(module, "set_requires_gradient_sync"):
-        kind = next(
-            base for base in kind.__mro__[1:] if base.__module__ != "torch.distributed.fsdp._fully_shard._fully_shard"
-        )
-    return kind.__qualname__
+    kinds = type(module).__mro__
+    if hasattr(module, "set_requires_gradient_sync"):  # torch made a class of FSDPModule and the module's own
+        return kinds[2].__qualname__
+    return kinds[0].__qualname__
 
 
 def is_cut(value: object) -> bool:
