@@ -297,12 +297,22 @@ def hosts(asked: argparse.Namespace) -> Said:
 
 
 def on(host: str, number: int, what: list[str], name: str) -> "subprocess.Popen[str]":
-    """A node of a launch of two, on one of the hosts; they meet at the first, whose launcher keeps the store."""
+    """A node of a launch of two, on one of the hosts; they meet at the first, whose launcher keeps the store.
+
+    torch's launcher tells the address of the ranks' own store once in its life, so a node that comes back would wait for it in vain,
+    unless each round has a store of its own (TORCH_DISABLE_SHARE_RDZV_TCP_STORE).
+    """
     launcher = [
         "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-id={name}",
-        "--rdzv-endpoint=10.66.0.1:29400", f"--local-addr=10.66.0.{number}", "--max-restarts=5", "--monitor-interval=0.2",
+        "--rdzv-endpoint=10.66.0.1:29400", f"--local-addr=10.66.0.{number}",
+        f"--rdzv-conf=is_host={int(number == 1)},join_timeout=300", "--max-restarts=5", "--monitor-interval=0.2",
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "wfa" if number == 1 else "wfb"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "wfa" if number == 1 else "wfb",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
     return subprocess.Popen(
         ["ip", "netns", "exec", host, sys.executable, *launcher, *what],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

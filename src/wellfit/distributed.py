@@ -110,11 +110,23 @@ def _join(device: str, patience: float) -> None:
     else:
         backend, limit = "gloo", wait
     try:
-        dist.init_process_group(backend, timeout=limit)
+        dist.init_process_group(backend, timeout=limit, **_meeting(limit))
     except (RuntimeError, ValueError, OSError) as error:
         raise RankError(_did_not_meet(error, patience)) from error
     _here[:] = [Presence(rank(), world(), patience, watching=device.startswith("cuda"))]
     atexit.register(_part)
+
+
+def _meeting(limit: datetime.timedelta) -> dict[str, Any]:
+    """Where ranks meet whose launcher keeps the store, which outlives a restart: in a part of it that belongs to this start.
+
+    torch (2.14) lets them meet in the whole of it, where they find the addresses of those who are gone.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=limit)  # type: ignore[attr-defined]
+    part = f"wellfit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return {"store": dist.PrefixStore(part, store), "rank": int(os.environ["RANK"]), "world_size": launched()}  # type: ignore[attr-defined]
 
 
 def _part() -> None:
