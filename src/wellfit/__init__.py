@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Recipe", "Run", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "export", "find_lr", "fit", "fit_recipe",
     "lab", "learning_curve", "memory_plan", "memory_plan_config", "memory_plan_recipe",
-    "open", "predict", "rerun", "resume", "suggest", "trace", "trace_recipe", "watch",
+    "open", "predict", "profile", "rerun", "resume", "suggest", "trace", "trace_recipe", "watch",
 ]  # fmt: skip
 
 _HOMES = {
@@ -36,6 +36,7 @@ _HOMES = {
     "memory_plan_recipe": "wellfit.memory",
     "open": "wellfit.api",
     "predict": "wellfit.deliver.predict",
+    "profile": "wellfit.trials.profile",
     "rerun": "wellfit.trials.counterfactual",
     "resume": "wellfit.api",
     "suggest": "wellfit.advise",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from wellfit.trials.compare import ablate, compare
     from wellfit.trials.counterfactual import rerun
     from wellfit.trials.find_lr import find_lr
+    from wellfit.trials.profile import profile
     from wellfit.trials.treatment import cure
 
 

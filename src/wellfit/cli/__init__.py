@@ -418,6 +418,38 @@ def plan(
 
 
 @app.command()
+def profile(
+    recipe: AsForTrain = "digits",
+    overrides: Overrides = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", metavar="N", help="Optimizer steps that are timed; two seconds' worth, if not said."),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--try", metavar="a.b=c", help="Try this change, and no other. May be repeated; a.b=c,d.e=f is one."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option("--minutes", metavar="M", help="That trying changes may take, about.")
+    ] = 5.0,
+    trying: Annotated[bool, typer.Option("--changes/--no-changes", help="Try what may make a step faster.")] = True,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", metavar="FILE", help="The steps, .json or .json.gz, for Perfetto or chrome://tracing."),
+    ] = None,
+    json: Numbers = None,
+) -> None:
+    """Say where a training step's time goes, and measure which changes make it faster."""
+    from wellfit.cli import profiles, show
+
+    chosen = show.chosen(recipe, overrides or [])
+    how = {"steps": steps, "minutes": minutes, "changes": changes if trying else []}
+    profiles.told(recipe, chosen, overrides or [], how, trace, json)
+
+
+@app.command()
 def hardware() -> None:
     """List the processors and accelerators that are here, and the memory they have."""
     from wellfit.cli import memory as planning

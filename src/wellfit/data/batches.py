@@ -163,6 +163,11 @@ class InMemory(Cut):
         self._epoch: tuple[int, Tensor] | None = None
         self._ready: list[list[Batch]] = []  # the micro-batches of the next batches, nearest last
 
+    @property
+    def ahead(self) -> int:
+        """Batches that are gathered and not yet taken."""
+        return len(self._ready)
+
     def peek(self) -> Batch:
         if not self._ready:
             self._gather()
@@ -459,8 +464,17 @@ class _Seeded(Dataset[Any]):
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, sample = key
         with untouched_randomness():
-            seed_everything(int(np.random.SeedSequence((self.seed, epoch, sample)).generate_state(1)[0]))
+            _seed_sample(int(np.random.SeedSequence((self.seed, epoch, sample)).generate_state(1)[0]))
             return self.dataset[sample]
+
+
+def _seed_sample(seed: int) -> None:
+    """As `seed_everything`, but for a CUDA that has not begun: to note a seed for that takes torch longer than many a sample takes."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 class _From:

@@ -291,11 +291,14 @@ class Job:
 # ---- the two doors
 
 
-def from_recipe(recipe: Recipe) -> Job:
-    """A job on data that wellfit reads: embedded, or the user's files. Raises a WellfitError for whatever does not fit."""
+def from_recipe(recipe: Recipe, loaded: Loaded | None = None) -> Job:
+    """A job on data that wellfit reads: embedded, or the user's files. Raises a WellfitError for whatever does not fit.
+
+    `loaded`: what has been read for a recipe with the same data, so that it is not read again.
+    """
     told, device = device_for(recipe.hardware.device), own(device_for(recipe.hardware.device))
     recipe = before_reading(recipe)
-    loaded = load(recipe.data, recipe.task)
+    loaded = load(recipe.data, recipe.task) if loaded is None else loaded
     valid_samples = len(loaded.valid) if loaded.valid is not None else 0
     facts = Facts(
         task=recipe.task or loaded.task,

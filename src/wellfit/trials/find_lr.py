@@ -14,10 +14,8 @@ helps, or there is no end to the improvement, nothing is suggested, and the reas
     >>> found.suggestion, found.reason
 """
 
-import contextlib
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -27,18 +25,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from wellfit.data.batches import untouched_randomness
 from wellfit.defaults import LEARNING_RATES
 from wellfit.distributed import alone
-from wellfit.doctor.copies import copied
-from wellfit.errors import DataError, ModelError, OutOfMemory, RecipeError
+from wellfit.errors import OutOfMemory, RecipeError
 from wellfit.models.keras import adopted
 from wellfit.recipe import Recipe
 from wellfit.report.paired import interval
 from wellfit.report.rates import RateSearch, Swept, rounded
 from wellfit.report.words import count, number
-from wellfit.train.setup import Job, from_given, from_recipe
+from wellfit.train.setup import Job, from_recipe
 from wellfit.train.switches import torch_settings
+from wellfit.trials.borrowed import as_in_a_plain_loop, check_data, on_a_copy, untouched
 from wellfit.trials.climb import FALLS, FALLS_OF_SIGNS, Trials, Verdict, judged
 from wellfit.trials.short import FEWEST, ShortTraining
 
@@ -92,7 +89,7 @@ def find_lr(
         )
     if not 0 < share <= 1:
         raise RecipeError(f"`share` is {share:g}; it is a share of the whole training's steps, above 0 and at most 1.")
-    with _untouched(train, valid):
+    with untouched(train, valid):
         if isinstance(recipe, nn.Module) or not isinstance(recipe, Recipe | str | Path):
             chosen = Recipe().override(set or {})
             return _of_model(recipe, train, valid, loss, optimizer, chosen, seeds, share, tell)
@@ -114,7 +111,7 @@ def measured(
     """
     if recipe.optimizer.learning_rate != "auto":
         return recipe, []
-    with _untouched(train, valid):
+    with untouched(train, valid):
         found = _of_recipe(recipe) if model is None else _of_model(model, train, valid, loss, None, recipe)
     if found.suggestion is None:
         told = f"The learning rate was to be measured, and has no stable answer: {found.reason} So it is derived."
@@ -155,73 +152,15 @@ def _of_model(
     tell: Callable[[str], object] | None = None,
 ) -> RateSearch:
     alone(*ONE_PROCESS)
-    if train is None:
-        raise DataError(
-            "A model was passed without data. Pass what it learns from as `train`: (inputs, targets), a DataLoader ..."
-        )
-    for data in (train, valid):
-        if hasattr(data, "__next__"):
-            raise DataError(
-                f"The data is a {type(data).__name__}, which can be iterated only once, and each short training begins anew. Pass a list of "
-                "batches, a DataLoader, a Dataset, or a tuple of tensors."
-            )
+    check_data(train, valid)
     module = adopted(model)
     if optimizer is not None:
-        recipe = _as_in_a_plain_loop(recipe, module, optimizer)
-
-    def job(chosen: Recipe) -> tuple[Job, dict[int, Any]]:
-        twin, _ = copied(module)
-        twins = {id(own): other for own, other in zip(module.parameters(), twin.parameters(), strict=True)}
-        return from_given(chosen, twin, train, valid, loss=loss), twins
-
+        recipe = as_in_a_plain_loop(recipe, module, optimizer)
     with torch_settings(recipe):
-        plan = _Plan.of(job(recipe)[0], seeds, share, optimizer)
-        made = [job(plan.recipe(seed)) for seed in plan.seeds]
+        plan = _Plan.of(on_a_copy(recipe, module, train, valid, loss)[0], seeds, share, optimizer)
+        made = [on_a_copy(plan.recipe(seed), module, train, valid, loss) for seed in plan.seeds]
         starts = [ShortTraining(_steady(one), optimizer, twins) for one, twins in made]
         return _searched(plan, starts, tell)
-
-
-def _as_in_a_plain_loop(recipe: Recipe, model: nn.Module, optimizer: Any) -> Recipe:
-    """Without what a loop of the caller's own does not do, unless the caller named it. Raises RecipeError for what cannot be measured."""
-    kind, groups = type(optimizer).__name__, getattr(optimizer, "param_groups", [])
-    if not groups or any("lr" not in group for group in groups):
-        raise RecipeError(
-            f"The optimizer is a {kind}, whose groups have no `lr` that could be measured. Pass one that has, such as torch's."
-        )
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise RecipeError(
-            f"{kind} evaluates the loss several times a step and searches the length of its steps itself, so no rate is measured for it."
-        )
-    if not float(groups[0]["lr"]) > 0:
-        raise RecipeError(
-            f"The optimizer's first rate is {float(groups[0]['lr']):g}; the rates of its groups keep their proportion, so it must be above 0."
-        )
-    own = {id(parameter) for parameter in model.parameters()}
-    if not any(id(parameter) in own and parameter.requires_grad for group in groups for parameter in group["params"]):
-        raise ModelError("The optimizer holds no trainable parameter of this model. Make it from `model.parameters()`.")
-    usual = {"schedule.kind": "constant", "schedule.warmup_steps": 0, "training.max_grad_norm": None}
-    device = next(model.parameters()).device
-    usual["hardware.device"] = str(device)
-    return recipe.override(
-        {path: value for path, value in usual.items() if path not in recipe.origins}, why="as in a plain loop"
-    )
-
-
-@contextlib.contextmanager
-def _untouched(*loaders: Any) -> Iterator[None]:
-    """Around code that draws from all generators: the global ones, and those that the caller's loaders hold, are put back."""
-    held = [getattr(part, "generator", None) for one in loaders for part in (one, getattr(one, "sampler", None))]
-    own = [generator for generator in held if isinstance(generator, torch.Generator)]
-    states = [generator.get_state() for generator in own]
-    if torch.cuda.is_available():
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # else nobody would know the state to put back
-    try:
-        with untouched_randomness():
-            yield
-    finally:
-        for generator, state in zip(own, states, strict=True):
-            generator.set_state(state)
 
 
 # ---- what is measured

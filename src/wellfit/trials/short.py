@@ -8,6 +8,7 @@ a real one would do. Nothing is written to a disk, and afterwards the job is wha
     >>> slow, fast = training.run(1e-3, 200), training.run(3e-3, 200)
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from wellfit.events import Evaluated, Event
 from wellfit.optim.gradients import Gradients
 from wellfit.precision import Precision
 from wellfit.train.fit import fit
-from wellfit.train.record import Blind
+from wellfit.train.record import Blind, Recorder
 from wellfit.train.recovery import cut_as_recovered
 from wellfit.train.setup import Job, Standing, with_rates
 
@@ -82,24 +83,43 @@ class ShortTraining:
         evaluations: int,
         enough: Callable[[list[float]], bool] | None,
     ) -> Outcome:
-        job, recipe, tally = self.job, self.job.recipe, _Tally(enough)
+        tally = _Tally(enough)
+        self.turn(tally, steps, rate=rate, schedule=schedule, evaluations=evaluations)
+        return Outcome(tuple(tally.losses), tally.finite, tuple(tally.valid))
+
+    def turn(
+        self,
+        record: Recorder,
+        steps: int,
+        *,
+        rate: float | None = None,
+        schedule: Callable[[int, int], float] | None = None,
+        evaluations: int = 0,
+        around: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
+        """So many steps from the start, told to `record`. Without a rate and a schedule they are the job's own.
+
+        `around` is entered when the job is as the loop will find it, and left before it is put back. Raises KeyboardInterrupt if
+        somebody asked to stop, and OutOfMemory.
+        """
+        job, recipe = self.job, self.job.recipe
         before = {name: getattr(job, name) for name in CHANGED}
         try:
             job.optimizer, job.gradients = self._optimizer(rate), Gradients(job.model)
             job.precision, job.standing = Precision(recipe.hardware.precision, job.device), Standing(job.standing.goal)
             job.recovered = job.recovered.copy()
             job.steps, job.evaluate_every, job.save_every = steps, max(1, steps // max(1, evaluations)), steps
-            job.schedule, job.valid = schedule, job.valid if evaluations else None
+            job.schedule, job.valid = schedule or job.schedule, job.valid if evaluations else None
             seed_everything(recipe.training.seed)
-            reason = fit(job, tally)
+            with around():
+                reason = fit(job, record)
         finally:
+            self.steps += job.standing.step
             for name, value in before.items():
                 setattr(job, name, value)
             self._put_back()
-            self.steps += len(tally.losses)
         if reason == "interrupted":
             raise KeyboardInterrupt
-        return Outcome(tuple(tally.losses), tally.finite, tuple(tally.valid))
 
     @torch.no_grad()
     def _put_back(self) -> None:
@@ -117,16 +137,18 @@ class ShortTraining:
         cut_as_recovered(job)
         job.batches.load_state_dict(copy.deepcopy(self.position))
 
-    def _optimizer(self, rate: float) -> Any:
+    def _optimizer(self, rate: float | None) -> Any:
         if self.optimizer is None:
             recipe = self.job.recipe
+            rate = recipe.optimizer.learning_rate if rate is None else rate  # type: ignore[assignment]  # resolved
+            assert rate is not None
             settings = recipe.optimizer.model_copy(update={"learning_rate": float(rate)})
             chosen = recipe.model_copy(update={"optimizer": settings})
             return optim.build(self.job.model, with_rates(chosen, self.job.stages))
         own = copy.deepcopy(self.optimizer, dict(self.twins))
         first = float(own.param_groups[0]["lr"])
         for group in own.param_groups:
-            group["peak"] = rate * float(group["lr"]) / first
+            group["peak"] = (first if rate is None else rate) * float(group["lr"]) / first
         return own
 
 
