@@ -102,13 +102,18 @@ def local(tensor: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def passes(model: nn.Module, alike: bool) -> Iterator[None]:
-    """Around passes without gradients. Where ranks do not take equally many (not `alike`), each holds the whole weights there."""
+    """Around passes without gradients, for which all ranks take rank 0's buffers (running statistics), as DDP does.
+
+    Where ranks do not take equally many passes (not `alike`), each holds the whole weights there.
+    """
     if not is_sharded(model):
         yield
         return
     from torch.distributed.fsdp import FSDPModule
 
     parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    for buffer in model.buffers():
+        dist.broadcast(buffer, src=0)
     if not alike:
         for part in parts:
             part.unshard()

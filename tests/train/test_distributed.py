@@ -33,9 +33,11 @@ FOUR = {"training.gradient_accumulation_steps": 1}  # so that 20 samples can be 
 
 
 def network(dropout: float = 0.0) -> nn.Module:
+    """With dropout it draws, and batch norm keeps statistics of each rank's share: what a resume must put back."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Linear(5, 16), nn.LayerNorm(16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3)
+        nn.Linear(5, 16), nn.LayerNorm(16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 16),
+        nn.BatchNorm1d(16) if dropout else nn.Identity(), nn.Tanh(), nn.Linear(16, 3),
     )  # fmt: skip
 
 
