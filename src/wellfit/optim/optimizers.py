@@ -20,11 +20,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import optimizer as hooks
 
 from wellfit.errors import RecipeError
 from wellfit.optim.fused import FusedAdamW, FusedSGD
+from wellfit.optim.gradients import in_memory
 from wellfit.optim.groups import assert_complete, embeddings, parameter_groups
 from wellfit.optim.lion import Lion
 from wellfit.recipe import Optimizer
@@ -44,7 +45,17 @@ def build(model: nn.Module, settings: Optimizer) -> "torch.optim.Optimizer | Pai
     _refuse_sparse(model, settings)
     optimizer = KINDS[settings.kind](groups, settings, model)
     assert_complete(model, optimizer)
+    for half in (optimizer.first, optimizer.second) if isinstance(optimizer, Pair) else (optimizer,):
+        half.register_load_state_dict_post_hook(_laid_out)
     return optimizer
+
+
+def _laid_out(optimizer: torch.optim.Optimizer) -> None:
+    """A checkpoint holds tensors in the order of their shapes, and fused kernels want state as its parameter lies in memory."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if type(value) is Tensor and value.shape == parameter.shape and value.stride() != in_memory(parameter):
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def scaled(learning_rate: float | str | None, batch_size: int, reference: int, rule: str | None) -> float:

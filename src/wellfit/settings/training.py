@@ -257,6 +257,13 @@ class Hardware(Part):
     compile: bool = setting(
         False, "Compile the model (the first steps take longer).", "Pays only on longer runs.", "Ansel et al. 2024"
     )
+    channels_last: bool | Literal["auto"] = setting(
+        "auto",
+        "Keep images and the kernels of convolutions in memory pixel by pixel, all channels of one together. "
+        "The same mathematics; sums are rounded, and the dropout of maps is drawn, in another order.",
+        "Derived: on for wellfit's own networks of convolutions on CUDA in 16 bits, whose tensor cores read it so; else off.",
+        "PyTorch tutorial: channels last memory format",
+    )
     activation_checkpointing: int = setting(
         0,
         "Recompute the activations of every n-th block in the backward pass. 0: keep all, 1: recompute every block.",
@@ -264,6 +271,13 @@ class Hardware(Part):
         "Chen et al. 2016",
         ge=0,
     )
+
+    @field_validator("channels_last", mode="before")
+    @classmethod
+    def _is_a_choice(cls, value: Any) -> Any:
+        if value not in (True, False, "auto"):
+            raise ValueError("it can be true, false, or auto to have it derived")
+        return value
 
 
 class Evaluation(Part):

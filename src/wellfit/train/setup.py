@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
 
 from wellfit import finetune, losses, optim, tasks
 from wellfit.data import given
@@ -302,10 +303,11 @@ def from_recipe(recipe: Recipe) -> Job:
     )
     train, change, without_effect = _varied(recipe, loaded)
     size = recipe.evaluation.batch_size or 1024
-    held = [_held(part, size, device) for part in (loaded.valid, loaded.test)]
-    batches: Batches = OfSamples(train, order, device)
+    last = recipe.hardware.channels_last is True
+    held = [_held(part, size, device, last) for part in (loaded.valid, loaded.test)]
+    batches: Batches = OfSamples(train, order, device, last)
     if isinstance(train, Arrays):
-        batches = InMemory((train.inputs, train.targets), order, device, change)
+        batches = InMemory((train.inputs, train.targets), order, device, change, last)
     task, old = built.task, _old_task(recipe, built.model, start, device)
     if old is not None and recipe.finetune.rehearsal:
         batches = finetune.WithOld(batches, old.batches(recipe, device))
@@ -358,12 +360,12 @@ def _total(recipe: Recipe, batches: Batches) -> int:
     return recipe.training.steps or math.ceil((recipe.training.epochs or 1) * batches.steps_per_epoch)
 
 
-def _held(part: Samples | None, size: int, device: str) -> Held | None:
+def _held(part: Samples | None, size: int, device: str, channels_last: bool) -> Held | None:
     if part is None or not len(part):
         return None
     if isinstance(part, Arrays):
-        return Held.of_tensors((part.inputs, part.targets), size, device)
-    return Held.of_samples(part, size, device)
+        return Held.of_tensors((part.inputs, part.targets), size, device, channels_last)
+    return Held.of_samples(part, size, device, channels_last)
 
 
 def from_given(
@@ -439,6 +441,10 @@ def _assembled(
     notes, recovered, metric = [*start.notes], Recovered(), recipe.evaluation.metric
     check(recipe, task, batches)
     names = until_it_fits(_look, task, model, batches, recipe, recovered, notes.append)
+    if recipe.hardware.channels_last:
+        convert_conv2d_weight_memory_format(model, torch.channels_last)
+        if not any(isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)) for part in model.modules()):
+            notes.append("Without effect on a network without convolutions of images: `hardware.channels_last`.")
     if metric not in names:
         raise RecipeError(
             f"`evaluation.metric` is {metric!r}, but the scores are {', '.join(names)}.{nearest(str(metric), names)}"
