@@ -267,7 +267,7 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
     samples = max(1, facts.train_samples)
     ways = facts.world * recipe.training.gradient_accumulation_steps
     most = FORECASTING_BATCH if facts.task == "forecasting" or isinstance(recipe.model, Pretrained) else 128
-    if _writes(recipe, facts):
+    if _writes(recipe, facts.task):
         most = WRITERS_BATCH
     target = max(8, min(most, samples // 20))
     size = max(ways, min(2 ** int(math.log2(target)), samples) // ways * ways)
@@ -292,9 +292,14 @@ def _length(recipe: Recipe, facts: Facts) -> Derived:
     return derived
 
 
-def _writes(recipe: Recipe, facts: Facts) -> bool:
+def _writes(recipe: Recipe, task: str | None) -> bool:
     """Whether a pretrained model says next tokens, of which it knows tens of thousands."""
-    return facts.task == "text-generation" and isinstance(recipe.model, Pretrained)
+    return task == "text-generation" and isinstance(recipe.model, Pretrained)
+
+
+def evaluated_at_once(recipe: Recipe, task: str | None, micro_batch: int) -> int:
+    """Held-out samples of one forward pass, where nothing else is said, beside micro-batches of so many."""
+    return micro_batch if _writes(recipe, task) else min(1024, 4 * micro_batch)
 
 
 def _machine(recipe: Recipe, facts: Facts) -> Derived:
@@ -352,8 +357,11 @@ def _watching(recipe: Recipe, facts: Facts) -> Derived:
         "evaluation.goal": ("max", f"more {metric} is better")
         if metric in MORE_IS_BETTER
         else ("min", f"less {metric} is better"),
-        "evaluation.batch_size": (micro, "most memory goes into a number for each token and word, gradients or not")
-        if _writes(recipe, facts)
-        else (min(1024, 4 * micro), "no gradients are kept, so four times the micro-batch fits"),
+        "evaluation.batch_size": (
+            evaluated_at_once(recipe, facts.task, micro),
+            "most memory goes into a number for each token and word, gradients or not"
+            if _writes(recipe, facts.task)
+            else "no gradients are kept, so four times the micro-batch fits",
+        ),
         "checkpoints.every": (recipe.evaluation.every or float(every), "at each evaluation"),
     }

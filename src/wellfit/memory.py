@@ -31,6 +31,7 @@ from wellfit.precision import DTYPES
 from wellfit.recipe import Optimizer, Recipe, nearest
 from wellfit.report.memory import Measured, MemoryPlan, Way, needed
 from wellfit.run import Run
+from wellfit.train.recovery import least_samples
 from wellfit.train.setup import Job, from_recipe, with_rates
 from wellfit.train.switches import torch_settings
 
@@ -168,6 +169,11 @@ def largest(batches: Any) -> Batch:
     return on_device(batches.held.batch(longest, 0), batches.device)
 
 
+def ways_to_fit(subject: Subject, card: Gpu) -> tuple[tuple[Way, ...], tuple[Way, ...]]:
+    """Each change alone, ranked, and, where none suffices, the fewest that do together: what `MemoryPlan.ways` has."""
+    return _ways(subject, _traced(subject), 1, card)
+
+
 # ---- inside
 
 
@@ -265,9 +271,9 @@ def _after(change: Any, subject: Any, devices: int, card: Gpu) -> tuple[Any, Way
 
 def _finer(subject: Subject) -> Subject | None:
     rows = next((len(part) for part in _tensors(subject.batch) if part.ndim), 1)
-    if rows < 2:
+    least = max(least_samples(subject.model), rows // 4)
+    if least >= rows:
         return None
-    least = max(1, rows // 4)
     return dataclasses.replace(
         subject, batch=_cut(subject.batch, rows, least), micro_batches=subject.micro_batches * -(-rows // least)
     )

@@ -398,6 +398,26 @@ def plan(
 
 
 @app.command()
+def find_batch(
+    recipe: AsForTrain = "digits",
+    overrides: Overrides = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", metavar="24GB", help="Of the GPU on which it has to fit. Else what is here."),
+    ] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", metavar="NAME", help='Or its name, such as "RTX 4090".')] = None,
+    ranks: Annotated[int, typer.Option("--ranks", metavar="N", help="Processes that share the batch (DDP).")] = 1,
+    json: Numbers = None,
+) -> None:
+    """Find the largest micro-batch that fits, for the batch that a training has. Leaves with 3 where none does."""
+    from wellfit.cli import memory as planning
+
+    kept = [one for one in overrides or [] if not one.startswith("training.gradient_accumulation_steps=")]
+    called = " ".join([shlex.quote(recipe), *(f"--set {shlex.quote(one)}" for one in kept)])
+    planning.batched(recipe, overrides or [], called, json, memory=memory, gpu=gpu, ranks=ranks)
+
+
+@app.command()
 def hardware() -> None:
     """List the processors and accelerators that are here, and the memory they have."""
     from wellfit.cli import memory as planning
