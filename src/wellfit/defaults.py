@@ -230,7 +230,7 @@ def _of_images(recipe: Recipe, facts: Facts) -> Derived:
 
 
 def _learning(recipe: Recipe, facts: Facts) -> Derived:
-    kind = recipe.optimizer.kind
+    kind = recipe.optimizer.kind.removesuffix("8bit")  # whose averages in fewer bits want no other settings
     rate = LEARNING_RATES[kind]
     if recipe.model is not None and recipe.model.kind == "alexnet":
         rate = UNNORMALISED_LEARNING_RATES.get(kind, rate)
@@ -308,7 +308,9 @@ def _machine(recipe: Recipe, facts: Facts) -> Derived:
     sixteen = precision in ("bf16", "fp16") or (precision == "auto" and lower)
     on_tensor_cores = facts.device.startswith("cuda") and sixteen
     convolves = recipe.model is not None and recipe.model.kind in CONVOLUTIONAL
-    if on_tensor_cores and convolves:
+    if recipe.optimizer.kind.endswith("8bit"):
+        last = (False, f"{recipe.optimizer.kind} takes weights in the order of their shape")
+    elif on_tensor_cores and convolves:
         last = (
             True,
             "tensor cores read images so, and turn each layer's inputs round otherwise (PyTorch tutorial: 8 to 35 % faster)",

@@ -369,9 +369,7 @@ def plan(
     precision: Annotated[
         str | None, typer.Option("--precision", metavar="P", help="fp32, bf16, fp16; of a config also pure-bf16.")
     ] = None,
-    optimizer: Annotated[
-        str | None, typer.Option("--optimizer", metavar="KIND", help="As in a recipe; of a config also adamw-8bit.")
-    ] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", metavar="KIND", help="As in a recipe.")] = None,
     checkpointing: Annotated[
         int | None, typer.Option("--checkpointing", metavar="N", help="Every N-th block recomputes its activations.")
     ] = None,

@@ -60,9 +60,9 @@ class Loss(Part):
 
 
 class Optimizer(Part):
-    kind: Literal["sgd", "adam", "adamw", "adafactor", "lion", "muon"] = setting(
+    kind: Literal["sgd", "adam", "adamw", "adafactor", "lion", "muon", "adamw8bit", "lion8bit"] = setting(
         "adamw",
-        "The update rule.",
+        "The update rule; those of 8bit keep their averages in eight bits, by bitsandbytes.",
         "Robust to the scale of the gradients, with decay that does not depend on it.",
         "Loshchilov & Hutter 2019",
     )

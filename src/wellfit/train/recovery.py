@@ -450,7 +450,9 @@ def explained(recipe: Recipe, when: str, said: str, smaller: str = "") -> str:
         smaller,
         "`hardware.precision=bf16`" if hardware.precision == "fp32" else "",
         "" if hardware.activation_checkpointing else "`hardware.activation_checkpointing=1`",
-        "`optimizer.kind=adafactor` or `lion` (less beside each weight)" if optimizer.kind in ("adam", "adamw") else "",
+        "`optimizer.kind=adamw8bit`, `lion` or `adafactor` (less beside each weight)"
+        if optimizer.kind in ("adam", "adamw")
+        else "",
         "`finetune.strategy=lora`" if tuning.strategy in ("full", "differential", "progressive", "recipe") else "",
         "`finetune.strategy=qlora` (weights of four bits)" if tuning.strategy == "lora" else "",
         "smaller inputs or a smaller model",
