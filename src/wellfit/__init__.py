@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "Recipe", "Run", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "export", "find_lr", "fit", "fit_recipe",
+    "Recipe", "Run", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "export", "find_batch", "find_lr",
+    "fit", "fit_recipe",
     "lab", "learning_curve", "memory_plan", "memory_plan_config", "memory_plan_recipe",
     "open", "predict", "profile", "rerun", "resume", "suggest", "trace", "trace_recipe", "watch",
 ]  # fmt: skip
@@ -26,6 +27,7 @@ _HOMES = {
     "compare": "wellfit.trials.compare",
     "cure": "wellfit.trials.treatment",
     "export": "wellfit.deliver.export",
+    "find_batch": "wellfit.trials.find_batch",
     "find_lr": "wellfit.trials.find_lr",
     "fit": "wellfit.api",
     "fit_recipe": "wellfit.api",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from wellfit.run import Run
     from wellfit.trials.compare import ablate, compare
     from wellfit.trials.counterfactual import rerun
+    from wellfit.trials.find_batch import find_batch
     from wellfit.trials.find_lr import find_lr
     from wellfit.trials.profile import profile
     from wellfit.trials.treatment import cure

@@ -25,12 +25,14 @@ from wellfit.models.keras import adopted
 from wellfit.optim.optimizers import KINDS
 from wellfit.plan.hardware import Gpu, gpu_called
 from wellfit.plan.languages import Language, language_serving, language_training, told
+from wellfit.plan.packed import EightBits
 from wellfit.plan.sharding import sharded
 from wellfit.plan.trace import Subject, Traced, training
 from wellfit.precision import DTYPES
 from wellfit.recipe import Optimizer, Recipe, nearest
 from wellfit.report.memory import Measured, MemoryPlan, Way, needed
 from wellfit.run import Run
+from wellfit.train.recovery import least_samples
 from wellfit.train.setup import Job, from_recipe, with_rates
 from wellfit.train.switches import torch_settings
 
@@ -147,7 +149,7 @@ def subject_of(job: Job) -> Subject:
     training_settings, batches = job.recipe.training, job.batches
     valid = next(iter(job.valid), None) if job.valid is not None else None
     return Subject(
-        job.model, job.task.loss, largest(batches), lambda model: optim.build(model, with_rates(job.recipe, job.stages)),
+        job.model, job.task.loss, largest(batches), lambda model: optim.build(model, with_rates(job.recipe, job.stages), EightBits),
         job.recipe.hardware.precision, micro_batches=training_settings.gradient_accumulation_steps,
         max_grad_norm=training_settings.max_grad_norm, evaluated=job.task.measure, valid=valid,
         data=batches.tensors if isinstance(batches, InMemory) else None,
@@ -168,14 +170,19 @@ def largest(batches: Any) -> Batch:
     return on_device(batches.held.batch(longest, 0), batches.device)
 
 
+def ways_to_fit(subject: Subject, card: Gpu) -> tuple[tuple[Way, ...], tuple[Way, ...]]:
+    """Each change alone, ranked, and, where none suffices, the fewest that do together: what `MemoryPlan.ways` has."""
+    return _ways(subject, _traced(subject), 1, card)
+
+
 # ---- inside
 
 
 def _builder(kind: str) -> Callable[[nn.Module], Any]:
     settings = Optimizer(
-        kind=cast(Any, kind), learning_rate=1e-3, weight_decay=0.01, beta2=0.99 if kind == "lion" else 0.999
+        kind=cast(Any, kind), learning_rate=1e-3, weight_decay=0.01, beta2=0.99 if "lion" in kind else 0.999
     )
-    return functools.partial(optim.build, settings=settings)
+    return functools.partial(optim.build, settings=settings, of_eight_bits=EightBits)
 
 
 @functools.singledispatch
@@ -265,9 +272,9 @@ def _after(change: Any, subject: Any, devices: int, card: Gpu) -> tuple[Any, Way
 
 def _finer(subject: Subject) -> Subject | None:
     rows = next((len(part) for part in _tensors(subject.batch) if part.ndim), 1)
-    if rows < 2:
+    least = max(least_samples(subject.model), rows // 4)
+    if least >= rows:
         return None
-    least = max(1, rows // 4)
     return dataclasses.replace(
         subject, batch=_cut(subject.batch, rows, least), micro_batches=subject.micro_batches * -(-rows // least)
     )
@@ -308,24 +315,30 @@ def _language(**changed: Any) -> Callable[[Language], Language | None]:
     return made
 
 
+def _eight_bits(subject: Subject) -> Subject | None:
+    return dataclasses.replace(subject, optimizer=_builder("adamw8bit"))
+
+
 def _lighter(subject: Subject) -> Subject | None:
     return dataclasses.replace(subject, optimizer=_builder("adafactor"))
 
 
 _FINER = "the same gradient (but for batch norm's statistics), each step slower"
 _AGAIN = "the same gradient, about a third more time"
+_BITS = "as good in most published tests; a package more (bitsandbytes)"
 _BF16 = "two to three digits in products; faster on GPUs that multiply bf16"
 _OF_MODELS = (
     _Change(lambda s: f"micro-batches: {s.micro_batches} a step, accumulated", _FINER, _finer),
     _Change(lambda _: "bf16 (autocast)", _BF16, _halved),
     _Change(lambda _: "activation checkpointing in every block", _AGAIN, _recomputing),
+    _Change(lambda _: "AdamW with a state of 8 bits", _BITS, _eight_bits),
     _Change(lambda _: "adafactor in place of the optimizer", "another optimizer, with another learning rate", _lighter),
 )
 _OF_LANGUAGES = (
     _Change(lambda s: f"micro-batches: {s.micro_batches} a step, accumulated", _FINER, _finer_language),
     _Change(lambda _: "bf16 (autocast)", _BF16, _halved),
     _Change(lambda _: "activation checkpointing in every block", _AGAIN, _recomputing),
-    _Change(lambda _: "AdamW with a state of 8 bits", "as good in most published tests; a package more (bitsandbytes)", _language(optimizer="adamw-8bit")),
+    _Change(lambda _: "AdamW with a state of 8 bits", _BITS, _language(optimizer="adamw8bit")),
     _Change(lambda _: "everything in bf16 (pure-bf16)", "small updates are rounded away", _language(precision="pure-bf16")),
     _Change(lambda _: "LoRA of rank 16", "only small matrices learn: less is learnt and less is forgotten than by full fine-tuning", _language(lora=16)),
     _Change(lambda _: "QLoRA: LoRA beside weights in 4 bits", "as LoRA, and each step slower: weights are made whole again", _language(lora=16, bits=4)),

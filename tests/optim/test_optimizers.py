@@ -16,7 +16,8 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from wellfit.errors import RecipeError
-from wellfit.optim import Lion, Pair, build, scaled, state_numel
+from wellfit.optim import Lion, Pair, build, scaled, state_bytes
+from wellfit.optim.eight_bits import AVERAGES
 from wellfit.optim.optimizers import KINDS, SCALINGS, STATE_NUMEL, hidden_matrices
 from wellfit.recipe import Optimizer
 
@@ -272,7 +273,7 @@ def test_muon_without_hidden_matrices_is_refused() -> None:
 # ---- all kinds
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STATE_NUMEL)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_resumes_to_the_same_bits(kind, dtype) -> None:
     """Through a file, loaded without running code, into a new model and optimizer."""
@@ -295,15 +296,21 @@ def test_resumes_to_the_same_bits(kind, dtype) -> None:
     assert {group["peak"] for group in resumed.param_groups} == {RATE[kind]}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STATE_NUMEL)
 def test_the_state_is_as_large_as_announced(kind) -> None:
     for momentum in (0.0, 0.9):
         model, optimizer = trained(settings(kind, momentum=momentum), np.float32, steps=1)
         for name, parameter in model.named_parameters():
             whose = "adamw" if kind == "muon" and name not in ("0.weight", "1.weight") else kind
-            held = sum(v.numel() for v in optimizer.state.get(parameter, {}).values() if isinstance(v, torch.Tensor))
-            assert held == state_numel(whose, parameter.shape, momentum), (name, momentum)
-    assert STATE_NUMEL.keys() == KINDS.keys() == set(Optimizer.model_fields["kind"].annotation.__args__)
+            held = sum(
+                v.numel() * v.element_size()
+                for v in optimizer.state.get(parameter, {}).values()
+                if isinstance(v, torch.Tensor)
+            )
+            assert held == state_bytes(whose, parameter.shape, 4, momentum), (name, momentum)
+    assert (
+        STATE_NUMEL.keys() | AVERAGES.keys() == KINDS.keys() == set(Optimizer.model_fields["kind"].annotation.__args__)
+    )
 
 
 def test_adafactors_state_of_a_kernel_is_its_rows_and_columns() -> None:
@@ -311,10 +318,11 @@ def test_adafactors_state_of_a_kernel_is_its_rows_and_columns() -> None:
     model(torch.randn(1, 3, 5, 5)).sum().backward()
     optimizer = build(model, settings("adafactor"))
     optimizer.step()
-    assert sum(v.numel() for v in optimizer.state[model.weight].values()) == state_numel("adafactor", (4, 3, 5, 5))
+    held = sum(v.numel() * v.element_size() for v in optimizer.state[model.weight].values())
+    assert held == state_bytes("adafactor", (4, 3, 5, 5))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STATE_NUMEL)
 def test_a_rate_set_in_the_groups_is_the_rate_used(kind) -> None:
     """What the loop does at every step; a rate and a peak of 0 must leave the weights as they are."""
     x, y, weights = problem(np.float32)
@@ -330,7 +338,7 @@ def test_a_rate_set_in_the_groups_is_the_rate_used(kind) -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STATE_NUMEL)
 def test_a_parameter_that_no_loss_reached_stays(kind) -> None:
     x, y, weights = problem(np.float32)
     model = nn.Sequential(model_of(torch.float32, weights), nn.Linear(3, 3))
@@ -342,7 +350,7 @@ def test_a_parameter_that_no_loss_reached_stays(kind) -> None:
     assert distance(model[0], weights) > 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STATE_NUMEL)
 def test_a_loss_scaler_steps_skips_and_unscales(kind) -> None:
     x, y, weights = problem(np.float32)
     models = [model_of(torch.float32, weights) for _ in range(2)]

@@ -389,9 +389,7 @@ def plan(
     precision: Annotated[
         str | None, typer.Option("--precision", metavar="P", help="fp32, bf16, fp16; of a config also pure-bf16.")
     ] = None,
-    optimizer: Annotated[
-        str | None, typer.Option("--optimizer", metavar="KIND", help="As in a recipe; of a config also adamw-8bit.")
-    ] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", metavar="KIND", help="As in a recipe.")] = None,
     checkpointing: Annotated[
         int | None, typer.Option("--checkpointing", metavar="N", help="Every N-th block recomputes its activations.")
     ] = None,
@@ -447,6 +445,26 @@ def profile(
     chosen = show.chosen(recipe, overrides or [])
     how = {"steps": steps, "minutes": minutes, "changes": changes if trying else []}
     profiles.told(recipe, chosen, overrides or [], how, trace, json)
+
+
+@app.command("find-batch")
+def find_batch(
+    recipe: AsForTrain = "digits",
+    overrides: Overrides = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", metavar="24GB", help="Of the GPU on which it has to fit. Else what is here."),
+    ] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", metavar="NAME", help='Or its name, such as "RTX 4090".')] = None,
+    ranks: Annotated[int, typer.Option("--ranks", metavar="N", help="Processes that share the batch (DDP).")] = 1,
+    json: Numbers = None,
+) -> None:
+    """Find the largest micro-batch that fits, for the batch that a training has. Leaves with 3 where none does."""
+    from wellfit.cli import memory as planning
+
+    kept = [one for one in overrides or [] if not one.startswith("training.gradient_accumulation_steps=")]
+    called = " ".join([shlex.quote(recipe), *(f"--set {shlex.quote(one)}" for one in kept)])
+    planning.batched(recipe, overrides or [], called, json, memory=memory, gpu=gpu, ranks=ranks)
 
 
 @app.command()

@@ -1,5 +1,6 @@
-"""`wellfit plan` and `wellfit hardware`: the words around `memory.py` and `plan/hardware.py`."""
+"""`wellfit plan`, `find-batch` and `hardware`: the words around `memory.py`, `trials/find_batch.py` and `plan/hardware.py`."""
 
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import typer
 
 from wellfit.cli.diagnose import keep, writable
+from wellfit.cli.rates import NO_ANSWER
 from wellfit.cli.show import chosen, wrapped
 from wellfit.errors import RecipeError
 from wellfit.recipe import presets
@@ -63,6 +65,32 @@ def is_config(what: str) -> bool:
         return False
     looks_like_a_name = what.count("/") == 1 and not path.suffix and not what.startswith((".", "/", "hf:"))
     return path.suffix == ".json" or (path / "config.json").is_file() or (looks_like_a_name and not path.exists())
+
+
+def batched(
+    what: str,
+    overrides: list[str],
+    called: str,
+    json: Path | None,
+    *,
+    memory: str | None,
+    gpu: str | None,
+    ranks: int,
+) -> None:
+    """Finds the micro-batch, prints what was tried and what follows, and writes the numbers."""
+    from wellfit.trials.find_batch import find_batch
+
+    writable(json)
+    found = find_batch(chosen(what, overrides), memory=memory, gpu=gpu, ranks=ranks)
+    typer.echo(str(found).partition("\n\n" + found.says[0])[0] + "\n")
+    for sentence in found.says:
+        typer.echo(wrapped(sentence))
+    keep(json, found.as_dict())
+    if found.largest is None:
+        sys.exit(NO_ANSWER)
+    if found.change:
+        sets = " ".join(f"--set {path}={value}" for path, value in found.change.items())
+        typer.echo(f"\nTrain with it: wellfit train {called} {sets}")
 
 
 def here() -> None:

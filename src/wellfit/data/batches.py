@@ -153,8 +153,10 @@ class InMemory(Cut):
         order: Order,
         device: str = "cpu",
         change: Callable[[tuple[Tensor, ...], Tensor, int], tuple[Tensor, ...]] | None = None,
+        channels_last: bool = False,
     ):
         self.tensors, self.order, self.device, self.change = tensors, order, device, change
+        self.channels_last = channels_last
         self.samples, self.position = order.samples, 0
         self._starts = order.starts
         self.steps_per_epoch = len(self._starts) - 1
@@ -189,8 +191,7 @@ class InMemory(Cut):
         chunk = tuple(tensor.index_select(0, samples) for tensor in self.tensors)
         if self.change is not None:
             chunk = self.change(chunk, samples, epoch)
-        if self.device != "cpu":
-            chunk = tuple(tensor.to(self.device) for tensor in chunk)
+        chunk = on_device(chunk, self.device, self.channels_last)
         sizes = [end - start for start, end in itertools.pairwise(cuts)]
         columns = [torch.split(tensor, sizes) for tensor in chunk]
         whole = list(zip(*columns, strict=True))
@@ -207,8 +208,8 @@ class InMemory(Cut):
 class OfSamples(Cut):
     """Batches of samples in memory that differ in size: sentences to be padded, pictures with boxes."""
 
-    def __init__(self, held: Samples, order: Order, device: str = "cpu"):
-        self.held, self.order, self.device = held, order, device
+    def __init__(self, held: Samples, order: Order, device: str = "cpu", channels_last: bool = False):
+        self.held, self.order, self.device, self.channels_last = held, order, device, channels_last
         self.samples, self.position = order.samples, 0
         self._starts = order.starts
         self.steps_per_epoch = len(self._starts) - 1
@@ -227,7 +228,8 @@ class OfSamples(Cut):
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, self.order.epoch(epoch))
         samples = self._epoch[1][self._starts[step] : self._starts[step + 1]]
-        return [on_device(self.held.batch(micro, epoch), self.device) for micro in self.order.micro_batches(samples)]
+        micros = self.order.micro_batches(samples)
+        return [on_device(self.held.batch(micro, epoch), self.device, self.channels_last) for micro in micros]
 
 
 class FromDataset(Cut):
@@ -244,8 +246,10 @@ class FromDataset(Cut):
         device: str = "cpu",
         workers: int = 0,
         collate: Callable[[list[Any]], Any] | None = None,
+        channels_last: bool = False,
     ):
         self.dataset, self.order, self.device, self.workers, self.collate = dataset, order, device, workers, collate
+        self.channels_last = channels_last
         self.samples, self.position = order.samples, 0
         self._starts = order.starts
         self.steps_per_epoch = len(self._starts) - 1
@@ -254,7 +258,8 @@ class FromDataset(Cut):
     def peek(self) -> Batch:
         samples = next(iter(_From(self.order, self.position)))
         collate = self.collate or torch.utils.data.default_collate
-        return on_device(collate([_Seeded(self.dataset, self.order.seed)[key] for key in samples]), self.device)
+        batch = collate([_Seeded(self.dataset, self.order.seed)[key] for key in samples])
+        return on_device(batch, self.device, self.channels_last)
 
     def take(self) -> list[Batch]:
         if self._loader is None:
@@ -263,7 +268,7 @@ class FromDataset(Cut):
         size = self._starts[step + 1] - self._starts[step]
         parts = len(self.order.micro_batches(range(size)))
         self.position += 1
-        return [on_device(next(self._loader), self.device) for _ in range(parts)]
+        return [on_device(next(self._loader), self.device, self.channels_last) for _ in range(parts)]
 
     def _start(self) -> Iterator[Any]:
         loader: DataLoader[Any] = DataLoader(
@@ -288,9 +293,16 @@ class FromIterable:
     """
 
     def __init__(
-        self, items: Iterable[Batch], seed: int, device: str = "cpu", accumulation: int = 1, steps: int | None = None
+        self,
+        items: Iterable[Batch],
+        seed: int,
+        device: str = "cpu",
+        accumulation: int = 1,
+        steps: int | None = None,
+        channels_last: bool = False,
     ):
         self.items, self.seed, self.device, self.accumulation = items, seed, device, accumulation
+        self.channels_last = channels_last
         try:
             length = len(items) if isinstance(items, Sized) else None
         except TypeError:  # a DataLoader over a stream
@@ -314,7 +326,7 @@ class FromIterable:
             raise DataError("The training data is empty: it yields no batch.")
         if once is self.items:  # it cannot be started again, so what was looked at is put back
             self.items = itertools.chain([first], once)
-        return on_device(first, self.device)
+        return on_device(first, self.device, self.channels_last)
 
     def take(self) -> list[Batch]:
         """The next micro-batches; the last step of a pass has those that are left over."""
@@ -324,7 +336,7 @@ class FromIterable:
         if self.length is not None:
             count = min(count, self.length - self.taken % self.length)
         try:
-            micros = [on_device(next(self._passes), self.device) for _ in range(count)]
+            micros = [on_device(next(self._passes), self.device, self.channels_last) for _ in range(count)]
         except StopIteration:
             raise DataError(
                 f"The training data ended after {self.taken} batches and cannot be started again, but more steps are planned. "
@@ -363,13 +375,18 @@ class Held:
     """
 
     def __init__(
-        self, batches: Callable[[int], Iterable[Batch]], samples: int, device: str = "cpu", batch_size: int = 0
+        self,
+        batches: Callable[[int], Iterable[Batch]],
+        samples: int,
+        device: str = "cpu",
+        batch_size: int = 0,
+        channels_last: bool = False,
     ):
-        self._batches, self.samples, self.device = batches, samples, device
+        self._batches, self.samples, self.device, self.channels_last = batches, samples, device, channels_last
         self.batch_size = self._whole = batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        return (on_device(batch, self.device) for batch in self._batches(self.batch_size))
+        return (on_device(batch, self.device, self.channels_last) for batch in self._batches(self.batch_size))
 
     def cut(self, parts: int) -> None:
         """From here on each batch is cut into `parts`. Scores are sums, so they stay what they are, but for rounding."""
@@ -378,25 +395,28 @@ class Held:
     def thinned(self, every: int) -> "Held":
         """Every n-th batch of them, where all are more than a short training is worth."""
         return Held(
-            lambda size: itertools.islice(self._batches(size), 0, None, every), self.samples, self.device, self._whole
-        )
+            lambda size: itertools.islice(self._batches(size), 0, None, every),
+            self.samples, self.device, self._whole, self.channels_last,
+        )  # fmt: skip
 
     @classmethod
-    def of_tensors(cls, tensors: tuple[Tensor, ...], batch_size: int, device: str = "cpu") -> "Held":
+    def of_tensors(
+        cls, tensors: tuple[Tensor, ...], batch_size: int, device: str = "cpu", channels_last: bool = False
+    ) -> "Held":
         mine = [_share(tensor, distributed.world(), distributed.rank()) for tensor in tensors]
 
         def cut(size: int) -> Iterable[Batch]:
             return zip(*(torch.split(tensor, size) for tensor in mine), strict=True)
 
-        return cls(cut, len(tensors[0]), device, batch_size)
+        return cls(cut, len(tensors[0]), device, batch_size, channels_last)
 
     @classmethod
-    def of_samples(cls, held: Samples, batch_size: int, device: str = "cpu") -> "Held":
+    def of_samples(cls, held: Samples, batch_size: int, device: str = "cpu", channels_last: bool = False) -> "Held":
         """Samples that differ in size, the shortest first, so that little is padded."""
         lengths = held.lengths()
         order = torch.arange(len(held)) if lengths is None else lengths.argsort(stable=True)
         mine = _share(order, distributed.world(), distributed.rank())
-        return cls(lambda size: map(held.batch, torch.split(mine, size)), len(held), device, batch_size)
+        return cls(lambda size: map(held.batch, torch.split(mine, size)), len(held), device, batch_size, channels_last)
 
     @classmethod
     def of_dataset(
@@ -408,6 +428,7 @@ class Held:
         workers: int,
         collate: Any = None,
         seed: int = 0,
+        channels_last: bool = False,
     ) -> "Held":
         mine = [(0, i) for i in _share(range(samples), distributed.world(), distributed.rank())]
 
@@ -419,17 +440,22 @@ class Held:
                 generator=torch.Generator().manual_seed(seed),
             )  # fmt: skip
 
-        return cls(loader, samples, device, batch_size)
+        return cls(loader, samples, device, batch_size, channels_last)
 
 
-def on_device(batch: Batch, device: str) -> Batch:
-    """The same batch with its tensors on the device; lists become tuples."""
+def on_device(batch: Batch, device: str, channels_last: bool = False) -> Batch:
+    """The same batch with its tensors on the device; lists become tuples.
+
+    With `channels_last`, tensors of four dimensions [N, C, H, W] lie in memory pixel by pixel, as `hardware.channels_last` wants.
+    """
     if isinstance(batch, Tensor):
-        return batch if device == "cpu" and batch.device.type == "cpu" else batch.to(device, non_blocking=True)
+        if device != "cpu" or batch.device.type != "cpu":
+            batch = batch.to(device, non_blocking=True)
+        return batch.to(memory_format=torch.channels_last) if channels_last and batch.ndim == 4 else batch
     if isinstance(batch, dict):
-        return {key: on_device(value, device) for key, value in batch.items()}
+        return {key: on_device(value, device, channels_last) for key, value in batch.items()}
     if isinstance(batch, (list, tuple)):
-        return tuple(on_device(value, device) for value in batch)
+        return tuple(on_device(value, device, channels_last) for value in batch)
     return batch
 
 

@@ -76,12 +76,13 @@ class Whole:
         return None
 
     def batches(self, recipe: Recipe, device: str) -> Batches:
-        return InMemory(self.tensors, _order(self, recipe), device)
+        return InMemory(self.tensors, _order(self, recipe), device, channels_last=recipe.hardware.channels_last is True)
 
     def held(self, recipe: Recipe, device: str) -> Held:
         if not self.samples:
             raise DataError("The validation data is empty. Pass some, or none at all.")
-        return Held.of_tensors(self.tensors, recipe.evaluation.batch_size or 1024, device)
+        size, last = recipe.evaluation.batch_size or 1024, recipe.hardware.channels_last is True
+        return Held.of_tensors(self.tensors, size, device, last)
 
     def fingerprint(self) -> str:
         return fingerprint(*self.tensors)
@@ -106,12 +107,15 @@ class Samples:
         return None
 
     def batches(self, recipe: Recipe, device: str) -> Batches:
-        return FromDataset(self.dataset, _order(self, recipe), device, self._workers(recipe), self.collate)
+        last = recipe.hardware.channels_last is True
+        return FromDataset(self.dataset, _order(self, recipe), device, self._workers(recipe), self.collate, last)
 
     def held(self, recipe: Recipe, device: str) -> Held:
         size = self.batch_size or recipe.evaluation.batch_size or 256
-        seed = recipe.training.seed
-        return Held.of_dataset(self.dataset, self.samples, size, device, self._workers(recipe), self.collate, seed)
+        seed, last = recipe.training.seed, recipe.hardware.channels_last is True
+        return Held.of_dataset(
+            self.dataset, self.samples, size, device, self._workers(recipe), self.collate, seed, last
+        )
 
     def fingerprint(self) -> str:
         """Of the kind, the length and the first and last sample: reading all of them could take hours."""
@@ -149,10 +153,12 @@ class Items:
         return -(-length // accumulation) if length is not None else None
 
     def batches(self, recipe: Recipe, device: str) -> Batches:
-        training = recipe.training
-        return FromIterable(self.items, training.seed, device, training.gradient_accumulation_steps, training.steps)
+        training, last = recipe.training, recipe.hardware.channels_last is True
+        return FromIterable(
+            self.items, training.seed, device, training.gradient_accumulation_steps, training.steps, last
+        )
 
-    def held(self, recipe: Recipe, device: str) -> Held:  # noqa: ARG002 - the batches are as they come
+    def held(self, recipe: Recipe, device: str) -> Held:
         if iter(self.items) is self.items:
             raise DataError(
                 f"The validation data is a {type(self.items).__name__}, which can be iterated only once, but it is needed at "
@@ -160,7 +166,7 @@ class Items:
             )
         if _length(self.items) == 0:
             raise DataError("The validation data is empty. Pass some, or none at all.")
-        return Held(lambda _: self.items, 0, device)
+        return Held(lambda _: self.items, 0, device, channels_last=recipe.hardware.channels_last is True)
 
     def fingerprint(self) -> str:
         """Of everything in a list; of anything else the length, for what comes out is not known before it is taken."""

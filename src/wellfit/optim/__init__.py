@@ -7,7 +7,7 @@
 
 from wellfit.optim.groups import assert_complete, parameter_groups
 from wellfit.optim.lion import Lion
-from wellfit.optim.optimizers import Pair, build, scaled, state_numel, update
+from wellfit.optim.optimizers import Pair, build, scaled, state_bytes, update
 from wellfit.optim.schedules import share
 
-__all__ = ["Lion", "Pair", "assert_complete", "build", "parameter_groups", "scaled", "share", "state_numel", "update"]
+__all__ = ["Lion", "Pair", "assert_complete", "build", "parameter_groups", "scaled", "share", "state_bytes", "update"]

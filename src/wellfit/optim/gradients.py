@@ -88,7 +88,7 @@ class Gradients:
         self.buffer = torch.zeros(sum(p.numel() for p in chosen), dtype=chosen[0].dtype, device=chosen[0].device)
         start = 0
         for parameter in chosen:
-            view = self.buffer[start : start + parameter.numel()].view_as(parameter)
+            view = self.buffer[start : start + parameter.numel()].as_strided(parameter.shape, in_memory(parameter))
             if parameter.grad is not None:
                 view.add_(parameter.grad)
             parameter.grad = view
@@ -136,3 +136,12 @@ class Gradients:
 def _norm(parameters: list[nn.Parameter]) -> Tensor:
     """The 2-norm of all their gradients, over all ranks where they are cut."""
     return whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+
+
+def in_memory(parameter: Tensor) -> tuple[int, ...]:
+    """The strides of what is laid out like a parameter, as the state of torch's optimizers is.
+
+    Kernels of convolutions may be in another order than their shape says (channels last), and torch's fused optimizers go through
+    parameter, gradient and state in the order of memory, without looking at strides on a CPU.
+    """
+    return torch.empty_like(parameter, device="meta").stride()

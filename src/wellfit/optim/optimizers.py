@@ -20,11 +20,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import optimizer as hooks
 
 from wellfit.errors import RecipeError
+from wellfit.optim.eight_bits import AVERAGES, eight_bits, state_of_eight_bits
 from wellfit.optim.fused import FusedAdamW, FusedSGD
+from wellfit.optim.gradients import in_memory
 from wellfit.optim.groups import assert_complete, embeddings, parameter_groups
 from wellfit.optim.lion import Lion
 from wellfit.recipe import Optimizer
@@ -33,19 +35,32 @@ from wellfit.sharding import is_sharded
 Groups = list[dict[str, Any]]
 
 
-def build(model: nn.Module, settings: Optimizer) -> "torch.optim.Optimizer | Pair":
+def build(
+    model: nn.Module, settings: Optimizer, of_eight_bits: "EightBits" = eight_bits
+) -> "torch.optim.Optimizer | Pair":
     """The optimizer of all trainable parameters of the model, which must be on its device already.
 
-    `learning_rate`, `weight_decay` and `beta2` must be resolved. Raises RecipeError for settings that do not fit the
-    model, and ModelError if nothing is trainable.
+    `learning_rate`, `weight_decay` and `beta2` must be resolved. `of_eight_bits` makes those with averages of eight bits. Raises
+    RecipeError for settings that do not fit the model, ModelError if nothing is trainable, and what `eight_bits` raises.
     """
     assert isinstance(settings.learning_rate, float), "learning_rate is not resolved"
     assert settings.weight_decay is not None, "weight_decay is not resolved"
     groups = parameter_groups(model, settings, settings.learning_rate, settings.weight_decay)
     _refuse_sparse(model, settings)
-    optimizer = KINDS[settings.kind](groups, settings, model)
+    made = functools.partial(_eight_bits, made=of_eight_bits) if settings.kind in AVERAGES else KINDS[settings.kind]
+    optimizer = made(groups, settings, model)
     assert_complete(model, optimizer)
+    for half in (optimizer.first, optimizer.second) if isinstance(optimizer, Pair) else (optimizer,):
+        half.register_load_state_dict_post_hook(_laid_out)
     return optimizer
+
+
+def _laid_out(optimizer: torch.optim.Optimizer) -> None:
+    """A checkpoint holds tensors in the order of their shapes, and fused kernels want state as its parameter lies in memory."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if type(value) is Tensor and value.shape == parameter.shape and value.stride() != in_memory(parameter):
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def scaled(learning_rate: float | str | None, batch_size: int, reference: int, rule: str | None) -> float:
@@ -63,15 +78,18 @@ def scaled(learning_rate: float | str | None, batch_size: int, reference: int, r
 SCALINGS: dict[str, Callable[[float], float]] = {"linear": lambda ratio: ratio, "sqrt": math.sqrt}
 
 
-def state_numel(kind: str, shape: Sequence[int], momentum: float = 0.9) -> int:
-    """How many numbers of the parameter's precision an optimizer keeps for one parameter of that shape.
+def state_bytes(kind: str, shape: Sequence[int], width: int = 4, momentum: float = 0.9) -> int:
+    """How many bytes an optimizer keeps for one parameter of that shape, whose numbers have `width` bytes each.
 
-    Adam's and Adafactor's step counters are counted, one number each. For `muon` this is a hidden matrix; ask for
-    `adamw` for what it leaves to its other half.
+    Adam's and Adafactor's step counters are counted, one number each. For `muon` this is a hidden matrix; ask for `adamw` for what
+    it leaves to its other half. For averages of eight bits it is no embedding, which has those of the kind without.
     """
-    return STATE_NUMEL[kind](tuple(shape), momentum)
+    if kind in AVERAGES:
+        return state_of_eight_bits(kind, math.prod(shape))
+    return width * STATE_NUMEL[kind](tuple(shape), momentum)
 
 
+# How many numbers of the parameter's precision.
 STATE_NUMEL: dict[str, Callable[[tuple[int, ...], float], int]] = {
     "sgd": lambda shape, momentum: math.prod(shape) if momentum else 0,
     "adam": lambda shape, _: 2 * math.prod(shape) + 1,
@@ -157,6 +175,8 @@ class Pair:
 
 # ---- kinds: (groups, settings, model) -> optimizer
 
+EightBits = Callable[..., torch.optim.Optimizer]  # (kind, groups, betas=..., [eps=...])
+
 
 def _sgd(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
     if settings.nesterov and not settings.momentum:
@@ -204,6 +224,23 @@ def _muon(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.
     return Pair(first, _adamw(rest, settings, model)) if rest else first
 
 
+def _eight_bits(
+    groups: Groups, settings: Optimizer, model: nn.Module, made: EightBits = eight_bits
+) -> torch.optim.Optimizer | Pair:
+    """Embeddings by the kind itself, with averages of 32 bits; everything else by the one of eight (Dettmers et al. 2022, 2.3)."""
+    tables, rest = _split(groups, embeddings(model))
+    whole = KINDS[settings.kind.removesuffix("8bit")]
+    if not rest:
+        return whole(groups, settings, model)
+    more: dict[str, Any] = {"eps": settings.eps} if settings.kind == "adamw8bit" else {}
+    first = made(settings.kind, rest, betas=_betas(settings), **more)
+    if not tables:
+        return first
+    second = whole(tables, settings, model)
+    assert isinstance(second, torch.optim.Optimizer)
+    return Pair(first, second)
+
+
 KINDS: dict[str, Callable[[Groups, Optimizer, nn.Module], torch.optim.Optimizer | Pair]] = {
     "sgd": _sgd,
     "adam": _adam,
@@ -211,6 +248,8 @@ KINDS: dict[str, Callable[[Groups, Optimizer, nn.Module], torch.optim.Optimizer 
     "adafactor": _adafactor,
     "lion": _lion,
     "muon": _muon,
+    "adamw8bit": _eight_bits,
+    "lion8bit": _eight_bits,
 }
 
 

@@ -6,6 +6,7 @@
 
 import difflib
 import functools
+import re
 from dataclasses import dataclass
 
 import torch
@@ -29,14 +30,14 @@ class Gpu:
     """A model of GPU, as its maker's data sheet has it: memory in GB (10^9 bytes), bandwidth in GB/s."""
 
     name: str
-    memory_gb: int
+    memory_gb: float
     bandwidth_gb_s: int
     bf16: bool = True  # multiplies bf16 in hardware
 
     @property
     def bytes(self) -> int:
         """Its memory in bytes."""
-        return self.memory_gb * 10**9
+        return round(self.memory_gb * 10**9)
 
 
 GPUS = (
@@ -74,6 +75,23 @@ def gpu_called(name: str) -> Gpu:
     near = difflib.get_close_matches(name.lower(), by_name, n=1, cutoff=0.3)
     hint = f" The nearest name is {by_name[near[0]]}." if near else ""
     raise HardwareError(f"{name!r} is not in the table of GPUs.{hint} It has {', '.join(gpu.name for gpu in GPUS)}.")
+
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def bytes_called(memory: int | str) -> int:
+    """An amount of memory in bytes: 24e9, "24 GB", "800MB", "22.5 GiB". Raises HardwareError for what is none."""
+    told = re.fullmatch(r"([0-9.]+(?:E[+-]?[0-9]+)?)\s*([KMGT]I?)?B?", str(memory).strip().upper())
+    try:
+        amount = round(float(told[1]) * UNITS[told[2] or ""]) if told else 0
+    except (ValueError, OverflowError):
+        amount = 0
+    if amount < 1:
+        raise HardwareError(
+            f"{memory!r} is no amount of memory; it can be a number of bytes, or such as '24 GB' or '22.5 GiB'."
+        )
+    return amount
 
 
 def hardware() -> list[Device]:

@@ -23,7 +23,7 @@ from wellfit.errors import ModelError, RecipeError
 from wellfit.finetune.adapters import lay_in
 from wellfit.models.pretrained import transformers
 from wellfit.optim.optimizers import KINDS, build
-from wellfit.plan.packed import BITS, Adam8bit, pack
+from wellfit.plan.packed import BITS, EightBits, pack
 from wellfit.plan.trace import Subject, Traced, deeper, explained, on_a_device, repeated, serving, training
 from wellfit.recipe import Finetune, Optimizer, nearest
 
@@ -35,7 +35,6 @@ PRECISIONS = {
     "pure-bf16": ("fp32", torch.bfloat16, torch.bfloat16),
 }
 DEPTHS = (4, 6)  # blocks of the models that are traced in a deep one's place
-OPTIMIZERS = (*KINDS, "adamw-8bit")
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ class Language:
             raise RecipeError(f"`lora` is {self.lora}; it is the rank of the matrices, at least 1 (8 or 16 are usual).")
         if self.precision not in PRECISIONS:
             raise RecipeError(f"`precision` is {self.precision!r}; it can be {', '.join(PRECISIONS)}.")
-        if self.optimizer not in OPTIMIZERS:
+        if self.optimizer not in KINDS:
             raise RecipeError(
-                f"`optimizer` is {self.optimizer!r}; it can be {', '.join(OPTIMIZERS)}.{nearest(self.optimizer, OPTIMIZERS)}"
+                f"`optimizer` is {self.optimizer!r}; it can be {', '.join(KINDS)}.{nearest(self.optimizer, KINDS)}"
             )
         if self.bits not in BITS:
             raise RecipeError(f"`bits` is {self.bits}; it can be {', '.join(map(str, BITS))}.")
@@ -175,10 +174,8 @@ def _trained(model: Any, config: Any, asked: Language, autocast: str) -> Traced:
         return cast(Tensor, library_model.loss_function(logits=logits, labels=batch["labels"], vocab_size=vocabulary))
 
     def optimizer(model: nn.Module) -> Any:
-        if asked.optimizer == "adamw-8bit":
-            return Adam8bit([p for p in model.parameters() if p.requires_grad])
         kind = cast(Any, asked.optimizer)
-        return build(model, Optimizer(kind=kind, learning_rate=1e-4, weight_decay=0.01, beta2=0.999))
+        return build(model, Optimizer(kind=kind, learning_rate=1e-4, weight_decay=0.01, beta2=0.999), EightBits)
 
     rows = asked.batch // asked.micro_batches
     batch = {name: torch.zeros(rows, asked.tokens, dtype=torch.long) for name in ("input_ids", "labels")}

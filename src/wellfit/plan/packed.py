@@ -2,7 +2,7 @@
 
 A trace without numbers cannot run bitsandbytes' kernels. What these keep is what is published: NF4 with divisors quantised
 twice, 4 + 8/64 + 32/(64 x 256) = 4.127 bits a weight (Dettmers et al. 2023, 3); LLM.int8(), 8 bits and one fp32 number a row
-(Dettmers et al. 2022); Adam with states of 8 bits in blocks of 256 with one fp32 number each, where a parameter has 4,096
+(Dettmers et al. 2022); optimizers with averages of 8 bits in blocks of 256 with one fp32 number each, where a parameter has 4,096
 numbers or more (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", and bitsandbytes' `min_8bit_size`).
 
     >>> pack(model, bits=4, compute=torch.bfloat16)
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wellfit.finetune.parts import is_transposed
+from wellfit.optim.eight_bits import AVERAGES, BLOCK, SMALLEST
 
 BITS = (4, 8, 16)
 
@@ -78,13 +79,12 @@ def pack(model: nn.Module, bits: int, compute: torch.dtype) -> int:
     return numbers
 
 
-class Adam8bit(torch.optim.Optimizer):
-    """Holds what an Adam with states of 8 bits holds. Its step changes nothing."""
+class EightBits(torch.optim.Optimizer):
+    """Holds what bitsandbytes' optimizer of that kind holds. Its step changes nothing."""
 
-    SMALLEST, BLOCK = 4096, 256
-
-    def __init__(self, params: Any):
+    def __init__(self, kind: str, params: Any, **_settings: Any):
         super().__init__(params, {})
+        self.averages = AVERAGES[kind]
 
     @torch.no_grad()
     def step(self, _closure: Any = None) -> None:  # type: ignore[override]
@@ -93,10 +93,8 @@ class Adam8bit(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is None or self.state[p]:
                     continue
-                small = p.numel() < self.SMALLEST
-                for name in ("mean", "square"):
-                    self.state[p][name] = torch.zeros_like(p, dtype=torch.float32 if small else torch.uint8)
+                small = p.numel() < SMALLEST
+                for i in range(self.averages):
+                    self.state[p][f"average{i}"] = torch.zeros_like(p, dtype=torch.float32 if small else torch.uint8)
                     if not small:
-                        self.state[p][f"{name}_divisors"] = p.new_empty(
-                            -(-p.numel() // self.BLOCK), dtype=torch.float32
-                        )
+                        self.state[p][f"largest{i}"] = p.new_empty(-(-p.numel() // BLOCK), dtype=torch.float32)

@@ -60,9 +60,9 @@ class Loss(Part):
 
 
 class Optimizer(Part):
-    kind: Literal["sgd", "adam", "adamw", "adafactor", "lion", "muon"] = setting(
+    kind: Literal["sgd", "adam", "adamw", "adafactor", "lion", "muon", "adamw8bit", "lion8bit"] = setting(
         "adamw",
-        "The update rule.",
+        "The update rule; those of 8bit keep their averages in eight bits, by bitsandbytes.",
         "Robust to the scale of the gradients, with decay that does not depend on it.",
         "Loshchilov & Hutter 2019",
     )
@@ -275,6 +275,13 @@ class Hardware(Part):
         "Longer than any evaluation's odd batch.",
         gt=0,
     )
+    channels_last: bool | Literal["auto"] = setting(
+        "auto",
+        "Keep images and the kernels of convolutions in memory pixel by pixel, all channels of one together. "
+        "The same mathematics; sums are rounded, and the dropout of maps is drawn, in another order.",
+        "Derived: on for wellfit's own networks of convolutions on CUDA in 16 bits, whose tensor cores read it so; else off.",
+        "PyTorch tutorial: channels last memory format",
+    )
     activation_checkpointing: int = setting(
         0,
         "Recompute the activations of every n-th block in the backward pass. 0: keep all, 1: recompute every block.",
@@ -282,6 +289,13 @@ class Hardware(Part):
         "Chen et al. 2016",
         ge=0,
     )
+
+    @field_validator("channels_last", mode="before")
+    @classmethod
+    def _is_a_choice(cls, value: Any) -> Any:
+        if value not in (True, False, "auto"):
+            raise ValueError("it can be true, false, or auto to have it derived")
+        return value
 
 
 class Evaluation(Part):

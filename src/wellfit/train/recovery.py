@@ -159,7 +159,7 @@ def until_it_fits(
             if not recipe.recovery.out_of_memory or not isinstance(batches, Cut):
                 raise OutOfMemory(explained(recipe, when, said, smaller(recipe, task, batches))) from error
         _halve(batches, state, recipe, model, said, when, note)
-        _let_go()
+        let_go()
 
 
 def ready(job: "Job", record: "Recorder") -> "Recovery":
@@ -179,7 +179,7 @@ def cut_as_recovered(job: "Job") -> None:
     """Cuts micro-batches and held-out batches as `job.recovered` says, and no smaller."""
     state = job.recovered
     if isinstance(job.batches, Cut) and job.batches.order.finer != state.finer:
-        job.batches.cut(state.finer, _least(job.model))
+        job.batches.cut(state.finer, least_samples(job.model))
     for held in (job.valid, job.test):
         if held is not None:
             held.cut(state.held_parts)
@@ -212,7 +212,7 @@ class Recovery:
 
     def __enter__(self) -> None:
         if self.again:
-            _let_go()  # only now has the failed attempt's graph gone, with its traceback
+            let_go()  # only now has the failed attempt's graph gone, with its traceback
         self.again = False
         self.before.keep()
 
@@ -247,7 +247,7 @@ class Recovery:
             self.state.held_parts *= 2
             for part in (*self.held, held):
                 part.cut(self.state.held_parts)
-            _let_go()
+            let_go()
             self.record.note(
                 f"Memory ran out {when} ({said}); held-out batches now have {_samples(held.batch_size)}. Scores are sums, "
                 "so they stay the same but for rounding."
@@ -451,7 +451,9 @@ def explained(recipe: Recipe, when: str, said: str, smaller: str = "") -> str:
         smaller,
         "`hardware.precision=bf16`" if hardware.precision == "fp32" else "",
         "" if hardware.activation_checkpointing else "`hardware.activation_checkpointing=1`",
-        "`optimizer.kind=adafactor` or `lion` (less beside each weight)" if optimizer.kind in ("adam", "adamw") else "",
+        "`optimizer.kind=adamw8bit`, `lion` or `adafactor` (less beside each weight)"
+        if optimizer.kind in ("adam", "adamw")
+        else "",
         "`finetune.strategy=lora`" if tuning.strategy in ("full", "differential", "progressive", "recipe") else "",
         "`finetune.strategy=qlora` (weights of four bits)" if tuning.strategy == "lora" else "",
         "smaller inputs or a smaller model",
@@ -469,7 +471,7 @@ def _halve(
     batches: Cut, state: Recovered, recipe: Recipe, model: nn.Module, said: str, when: str, note: Callable[[str], None]
 ) -> None:
     """Cuts micro-batches in two from here on, and says so. Raises OutOfMemory where they are as small as can be."""
-    least, sizes, finer = _least(model), [], 1
+    least, sizes, finer = least_samples(model), [], 1
     while finer <= 2 * state.finer:
         batches.cut(finer, least)
         sizes.append(batches.micro_batch_size)
@@ -499,13 +501,13 @@ def _samples(number: int) -> str:
     return f"{number:,} sample{'' if number == 1 else 's'}"
 
 
-def _least(model: nn.Module) -> int:
+def least_samples(model: nn.Module) -> int:
     """Samples that a micro-batch must have: batch norm takes no variance of one."""
     return 2 if any(isinstance(part, _BatchNorm) for part in model.modules()) else 1
 
 
-def _let_go() -> None:
-    """Gives back what the failed attempt held."""
+def let_go() -> None:
+    """Gives back what a failed attempt held. To be called behind its `except`, whose error holds the attempt's graph."""
     gc.collect()
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()

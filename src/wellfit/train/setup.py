@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
 
 from wellfit import finetune, losses, optim, sharding, tasks
 from wellfit.data import given
@@ -333,10 +334,11 @@ def from_recipe(recipe: Recipe, loaded: Loaded | None = None) -> Job:
     )
     train, change, without_effect = _varied(recipe, loaded)
     size = recipe.evaluation.batch_size or 1024
-    held = [_held(part, size, device) for part in (loaded.valid, loaded.test)]
-    batches: Batches = OfSamples(train, order, device)
+    last = recipe.hardware.channels_last is True
+    held = [_held(part, size, device, last) for part in (loaded.valid, loaded.test)]
+    batches: Batches = OfSamples(train, order, device, last)
     if isinstance(train, Arrays):
-        batches = InMemory((train.inputs, train.targets), order, device, change)
+        batches = InMemory((train.inputs, train.targets), order, device, change, last)
     task, old = built.task, _old_task(recipe, built.model, start, device)
     if old is not None and recipe.finetune.rehearsal:
         batches = finetune.WithOld(batches, old.batches(recipe, device))
@@ -389,12 +391,12 @@ def _total(recipe: Recipe, batches: Batches) -> int:
     return recipe.training.steps or math.ceil((recipe.training.epochs or 1) * batches.steps_per_epoch)
 
 
-def _held(part: Samples | None, size: int, device: str) -> Held | None:
+def _held(part: Samples | None, size: int, device: str, channels_last: bool) -> Held | None:
     if part is None or not len(part):
         return None
     if isinstance(part, Arrays):
-        return Held.of_tensors((part.inputs, part.targets), size, device)
-    return Held.of_samples(part, size, device)
+        return Held.of_tensors((part.inputs, part.targets), size, device, channels_last)
+    return Held.of_samples(part, size, device, channels_last)
 
 
 def from_given(
@@ -474,6 +476,10 @@ def _assembled(
     check(recipe, task, batches)
     with sharding.passes(model, getattr(task, "one_pass", True)):
         names = until_it_fits(_look, task, model, batches, recipe, recovered, notes.append)
+    if recipe.hardware.channels_last:
+        convert_conv2d_weight_memory_format(model, torch.channels_last)
+        if not any(isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)) for part in model.modules()):
+            notes.append("Without effect on a network without convolutions of images: `hardware.channels_last`.")
     if metric not in names:
         raise RecipeError(
             f"`evaluation.metric` is {metric!r}, but the scores are {', '.join(names)}.{nearest(str(metric), names)}"
@@ -545,6 +551,16 @@ def _is_to_be_cut(recipe: Recipe) -> bool:
         (
             recipe.optimizer.kind == "adafactor" and "`optimizer.kind` is adafactor, which torch does not cut",
             "Use adamw or lion",
+        ),
+        (
+            recipe.optimizer.kind.endswith("8bit")
+            and f"`optimizer.kind` is {recipe.optimizer.kind}, whose packed averages cannot be cut",
+            "Use adamw or lion",
+        ),
+        (
+            hardware.channels_last is True
+            and "`hardware.channels_last` is on, and torch cuts weights in the order of their shape",
+            "Turn it off",
         ),
         (recipe.finetune.remember is not None and "`finetune.remember` is set", "Set it to null"),
         (

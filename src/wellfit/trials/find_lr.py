@@ -182,6 +182,7 @@ class _Plan:
     def of(cls, job: Job, seeds: int, share: float, optimizer: Any = None) -> "_Plan":
         recipe, steps = job.recipe, job.steps
         kind = type(optimizer).__name__.lower() if optimizer is not None else recipe.optimizer.kind
+        kind = kind.removesuffix("8bit")
         present = float(optimizer.param_groups[0]["lr"]) if optimizer is not None else recipe.optimizer.learning_rate
         assert isinstance(present, float)
         short = min(steps, max(SHORTEST, min(LONGEST, round(share * steps))))
