@@ -117,7 +117,7 @@ def equal(asked: argparse.Namespace) -> Said:
     del asked
     worst = 0.0
     with tempfile.TemporaryDirectory() as root:
-        settings = {**SETTINGS, "training.steps": 30, "model": "{kind: mlp, widths: [64, 64], norm: layer}"}
+        settings = {**SETTINGS, "training.steps": 30, "model": "{kind: mlp, widths: [64, 64], norm: layer, dropout: 0}"}
         del settings["model.kind"], settings["model.channels"]
         done(started(1, command("train", "digits", "--folder", f"{root}/one", **settings)))
         for parallel in PARALLEL:
@@ -209,7 +209,7 @@ def reshard(asked: argparse.Namespace) -> Said:
                 **SETTINGS,
                 "hardware.parallel": parallel,
                 "training.steps": 40,
-                "model": "{kind: mlp, widths: [64, 64], norm: layer}",
+                "model": "{kind: mlp, widths: [64, 64], norm: layer, dropout: 0}",
             }
             del settings["model.kind"], settings["model.channels"]
             done(started(4, command("train", "digits", "--folder", f"{root}/{parallel}", **settings)))
