@@ -155,3 +155,18 @@ def test_finding_a_rate_leaves_the_devices_randomness(tmp_path: Path) -> None:
     find_lr(model, data, loss="cross-entropy", set={"training.steps": 64})
     assert torch.equal(torch.cuda.get_rng_state(), random)
     assert all(value.is_cuda and torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_where_a_step_goes_is_the_devices_time() -> None:
+    """Parts add up; what a slow host leaves idle is seen; layers and copies are the device's."""
+    model = nn.Sequential(nn.Linear(2048, 4096), nn.ReLU(), nn.Linear(4096, 10)).cuda()
+    x, y = torch.randn(1024, 2048), torch.randint(0, 10, (1024,))
+    found = wellfit.profile(model, (x, y), loss="cross-entropy", set={"training.batch_size": 256}, steps=10, changes=[])
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert found.busy is not None
+    assert 0 < found.busy <= 1
+    assert found.copies
+    assert found.layers[0].name == "0"
+    assert found.flops
+    tried = wellfit.profile(model, (x, y), loss="cross-entropy", set={"hardware.precision": "fp32"}, steps=5)
+    assert {"hardware.precision=bf16"} <= {lever.change for lever in tried.levers}

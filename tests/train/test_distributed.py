@@ -194,7 +194,7 @@ def test_a_damaged_shard_is_named_and_the_checkpoint_before_it_used(cut: Path, t
     assert found is not None
     assert found.step == int(names[0].removeprefix("step-"))
     assert {name: tuple(value.shape) for name, value in found.weights.items()} == {
-        name: tuple(value.shape) for name, value in network().state_dict().items()
+        name: tuple(value.shape) for name, value in network(0.3).state_dict().items()
     }
 
 

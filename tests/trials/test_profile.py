@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import wellfit
 from wellfit.errors import DataError, ModelError, RecipeError, RunError, WellfitError
-from wellfit.recipe import Recipe
+from wellfit.recipe import Hardware, Recipe
 from wellfit.report.profile import Lever, Profile, surely
 from wellfit.train.setup import from_given, from_recipe
 from wellfit.trials.levers import Candidate, candidates, combined, decided, lengths, matmul_precision, threads, tried
@@ -231,7 +231,7 @@ def test_a_loader_is_told_its_own_setting() -> None:
 def test_loading_settles_before_it_is_timed() -> None:
     """Processes that prefetch make the first batches look fast: the warm-up takes those, and a round has several turns of all."""
     job = from_given(Recipe().override({"data.workers": 4}), network(), FromDisk(), loss="cross-entropy")
-    timed, warm = lengths(job, 0.01, None)
+    timed, warm = lengths(job, 0.01)
     assert warm >= 8
     assert timed >= 16
 
@@ -290,7 +290,7 @@ def test_what_is_not_said_to_change_numbers_changes_none() -> None:
     offered = candidates(job, 0.0, 0.01)
     assert "hardware.activation_checkpointing=0" in {one.told for one in offered}
     for one in offered:
-        lever = tried(base, one, lambda recipe: ShortTraining(from_recipe(recipe)), 0.01, 3)
+        lever = tried(base, one, lambda recipe: ShortTraining(from_recipe(recipe)), 0.01)
         assert lever.bits or lever.differs == 0, lever
 
 
@@ -304,6 +304,31 @@ def test_bf16_is_asked_for_and_its_change_is_measured() -> None:
     rows = found.tried()
     assert rows[1][0] == "hardware.precision=bf16"
     assert "differ by" in rows[1][3]
+
+
+def test_what_a_device_can_decides_what_is_tried(monkeypatch) -> None:
+    job = from_recipe(Recipe().override({"data.source": "digits", "hardware.device": "cpu"}))
+
+    def offered(**more) -> set[str]:
+        return {one.told for one in candidates(job, 0.0, **{"seconds": 0.1} | more)}
+
+    assert offered() == {"training.deterministic=false"} | channels_last()
+    assert offered(seconds=10.0) - offered() == {"hardware.compile=true"}, "long enough to earn the compiler back"
+    job.device = "cuda"
+    for can, precision in ((True, "bf16"), (False, "fp16")):
+        monkeypatch.setattr("wellfit.trials.levers.multiplies_bf16", lambda _, can=can: can)
+        found = offered()
+        assert f"hardware.precision={precision}" in found
+        assert 'torch.set_float32_matmul_precision("high")' in found
+    job.device = "cpu"
+    job.recipe = job.recipe.override({"training.deterministic": False, "training.gradient_accumulation_steps": 4})
+    steps = "training.gradient_accumulation_steps="
+    assert offered() == {f"{steps}1", f"{steps}2"} | channels_last()
+
+
+def channels_last() -> set[str]:
+    """What convolutions may gain from, where a recipe has it."""
+    return {"hardware.channels_last=true"} if "channels_last" in Hardware.model_fields else set()
 
 
 def test_what_fails_is_told_and_the_rest_goes_on() -> None:

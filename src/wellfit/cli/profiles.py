@@ -42,6 +42,8 @@ def told(
     held = found.held
     if held:
         before = [one.change for one in held if one.kind == "environment"]
-        sets = [*overrides, *(one.change for one in held if one.kind == "recipe")]
+        changes = [part for one in held if one.kind == "recipe" for part in one.change.split(",")]
+        replaced = {part.partition("=")[0] for part in changes}
+        sets = [*(one for one in overrides if one.partition("=")[0] not in replaced), *changes]
         told = " ".join([*before, "wellfit train", shlex.quote(called), *(f"--set {shlex.quote(one)}" for one in sets)])
         typer.echo(f"\nTrain with it: {told}")

@@ -175,6 +175,14 @@ class Profile:
         return {name: seconds / whole for name, seconds in self.phases.items()}
 
     @property
+    def kinds(self) -> dict[str, float]:
+        """Class of module -> share of the profiled step of all its modules, the most first."""
+        shares: dict[str, float] = {}
+        for one in self.layers:
+            shares[one.kind] = shares.get(one.kind, 0.0) + one.share
+        return dict(sorted(shares.items(), key=lambda pair: -pair[1]))
+
+    @property
     def gained(self) -> list[Lever]:
         """What makes a step measurably faster, and pays in this training, the most first."""
         faster = [one for one in self.levers if one.verdict == "faster" and one.pays_after(self.seconds) < self.whole]
@@ -216,7 +224,8 @@ class Profile:
         unit, scale = _unit(self.profiled)
         rows: list[tuple[str, ...]] = [("slowest operators", "calls", unit, "share", "mostly in")]
         for one in [one for one in self.operators[:most] if one.share >= LITTLE / 5]:
-            rows.append((one.name, f"{one.calls:,.3g}", _digits(one.seconds * scale), f"{one.share:.0%}", one.where))
+            calls = f"{one.calls:,.0f}" if one.calls >= 100 else f"{one.calls:.3g}"
+            rows.append((one.name, calls, _digits(one.seconds * scale), f"{one.share:.0%}", one.where))
         return rows if len(rows) > 1 else []
 
     def tried(self) -> list[tuple[str, ...]]:
@@ -227,7 +236,7 @@ class Profile:
             if one.verdict == "failed":
                 rows.append((one.change, "not measured", "", ""))
                 continue
-            told = {"nothing": "no difference", "slower": f"{_factor(one.factor)} (slower)"}
+            told = {"nothing": "no gain", "slower": f"{_factor(one.factor)} (slower)"}
             spread = f"{_factor(min(one.factors))} to {_factor(max(one.factors))}"
             numbers = "" if one.differs is None else f"differ by {one.differs:.1g}" if one.differs else "the same bits"
             rows.append((one.change, told.get(one.verdict, _factor(one.factor)), spread, numbers))
@@ -329,7 +338,11 @@ class Profile:
         return [f"What {'else ' if helped else ''}mends it: {'; '.join(mends)}."]
 
     def _device(self) -> list[str]:
-        told = []
+        told, kinds = [], [(kind, share) for kind, share in self.kinds.items() if share >= LITTLE]
+        if len(kinds) > 1:
+            told.append(
+                f"By kind of layer: {', '.join(f'{kind} {share:.0%}' for kind, share in kinds[:5])} of the step."
+            )
         if self.flops:
             pace = self.flops / self.seconds
             line = f"A step takes {_flops(self.flops)} of matrix products and the like: {_flops(pace)} a second"
@@ -424,7 +437,7 @@ def _plain(lever: Lever) -> dict[str, Any]:
 
 
 def _unit(seconds: float) -> tuple[str, float]:
-    return ("s", 1.0) if seconds >= 1 else ("ms", 1e3)
+    return ("s", 1.0) if seconds >= 10 else ("ms", 1e3)
 
 
 def _time(seconds: float) -> str:
@@ -434,7 +447,7 @@ def _time(seconds: float) -> str:
 
 def _digits(value: float) -> str:
     """Three digits at most, two behind the point."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _factor(value: float) -> str:

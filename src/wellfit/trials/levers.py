@@ -32,14 +32,14 @@ from wellfit.report.words import count
 from wellfit.settings.training import Hardware
 from wellfit.train.recovery import ran_out
 from wellfit.train.setup import Job
-from wellfit.train.switches import first_line, torch_settings
+from wellfit.train.switches import torch_settings
 from wellfit.trials.short import ShortTraining
 from wellfit.trials.stopwatch import Stopwatch, Stretch, TooLong
 
 FEWEST_ROUNDS, ROUNDS, MOST_ROUNDS = 3, 5, 9
 WORTH_MORE = 1.05  # a gain that is seen and not sure yet is worth more rounds
-ROUND = 0.3  # seconds of timed steps in a round, about
-MOST = 50  # steps of it
+ROUND = 0.2  # seconds of timed steps in a round, about
+MOST = 300  # steps of it
 LIMIT = 300.0  # seconds that one short training of a candidate may take
 WORTH = 900.0  # seconds of a whole training from which compiling, which takes a minute or three, can pay
 WAITS = 0.05  # of a step: with less waiting for data there is nothing to gain from loading it otherwise
@@ -234,10 +234,9 @@ def timed(training: ShortTraining, steps: int, warm: int, candidate: Candidate |
     return watch.stretch()
 
 
-def lengths(job: Job, seconds: float, steps: int | None) -> tuple[int, int]:
+def lengths(job: Job, seconds: float) -> tuple[int, int]:
     """Timed steps of a round, and steps of its warm-up: enough for loading processes to have settled to their pace."""
-    most = MOST if steps is None else min(MOST, steps)
-    number, workers = min(most, math.ceil(ROUND / seconds)), getattr(job.batches, "workers", 0)
+    number, workers = min(MOST, math.ceil(ROUND / seconds)), getattr(job.batches, "workers", 0)
     return max(number, 4 * workers), max(1 if seconds > ROUND else 2, 2 * workers)
 
 
@@ -246,13 +245,12 @@ def tried(
     candidate: Candidate,
     making: Making,
     seconds: float,
-    steps: int | None = None,
     until: float = math.inf,
 ) -> Lever:
     """The candidate measured beside the job as it is. What cannot be trained so is told, and no error.
 
-    `seconds`: of a step as it is. `steps`: of a round, at most. `until`: a time of `time.perf_counter`, after which there are no more
-    rounds than the fewest that can tell anything.
+    `seconds`: of a step as it is. `until`: a time of `time.perf_counter`, after which there are no more rounds than the fewest that can
+    tell anything.
     """
 
     def lever(**found: Any) -> Lever:
@@ -262,7 +260,7 @@ def tried(
         other = making(base.job.recipe.override(dict(candidate.change), why="tried"))
         if candidate.workers is not None:
             other.job.batches.workers = candidate.workers  # type: ignore[attr-defined]
-        (number, warm), (more, longer) = lengths(base.job, seconds, steps), lengths(other.job, seconds, steps)
+        (number, warm), (more, longer) = lengths(base.job, seconds), lengths(other.job, seconds)
         number = max(number, more)
         first = timed(other, 1, longer, candidate, limit=LIMIT)
         plain = timed(base, 1, longer)  # as many, so at the same rates
@@ -283,8 +281,14 @@ def tried(
     except WellfitError as error:
         return lever(failed=str(error).rstrip("."))
     except Exception as error:  # a missing compiler or kernel, say: whatever it is, the job as it is stands
-        why = "memory ran out" if ran_out(error) else f"{type(error).__name__}: {first_line(error)}"
-        return lever(failed=why[:200])
+        return lever(failed="memory ran out" if ran_out(error) else _said(error))
+
+
+def _said(error: Exception) -> str:
+    """What an error says, in a line; what it only announces is followed by what it announced."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {told}"[:200].rstrip(".: ")
 
 
 def decided(lever: Lever) -> bool:

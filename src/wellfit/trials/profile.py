@@ -79,8 +79,8 @@ def profile(
     """Measures where a step of training goes: of a recipe, or of any model with its data and loss; and what makes it faster.
 
     `recipe`: a recipe, a preset's name, a file or a run; or an `nn.Module`, with `train` and `loss` as for `wellfit.fit`. `optimizer`: a
-    torch optimizer of a loop of your own. `set`: dotted overrides. `steps`: optimizer steps that are timed, at least 1; as many as take
-    about two seconds, if nothing is said. `changes`: what is tried, such as "hardware.compile=true" or several joined by commas; what
+    torch optimizer of a loop of your own. `set`: dotted overrides. `steps`: optimizer steps that are timed to say where they go, at least 1; as many
+    as take about two seconds, if nothing is said. `changes`: what is tried, such as "hardware.compile=true" or several joined by commas; what
     applies here, if nothing is said, and nothing for an empty list. `minutes`: that trying may take; what is left then is not tried, and
     told. `trace`: a file, .json or .json.gz, for Perfetto or chrome://tracing. `tell` is called with a line now and then.
 
@@ -170,7 +170,7 @@ def _profiled(
     first = timed(base, 1, 2)
     number = _steps(job, steps, first.seconds)
     tell(f"timing {count(number, 'step')}")
-    _, warm = lengths(job, first.seconds, steps)
+    _, warm = lengths(job, first.seconds)
     stretch = timed(base, number, max(WARM, warm))
     seconds = stretch.seconds
     tell("looking at operators")
@@ -182,8 +182,8 @@ def _profiled(
     if distributed.world() == 1:
         waiting = chosen if chosen is not None else candidates(job, waits, seconds, loader)
         until = time.perf_counter() + 60 * minutes
-        levers, left = _levers(base, making, waiting, seconds, steps, chosen is None, until, tell)
-        together = _together(base, making, levers, seconds, steps, tell)
+        levers, left = _levers(base, making, waiting, seconds, chosen is None, until, tell)
+        together = _together(base, making, levers, seconds, tell)
     tokens = stretch.weight / seconds if job.recipe.task in OF_TOKENS else None
     flops = _flops(base)
     return Profile(
@@ -232,7 +232,6 @@ def _levers(
     making: Making,
     waiting: list[Candidate],
     seconds: float,
-    steps: int | None,
     climbing: bool,
     until: float,
     tell: Callable[[str], object],
@@ -245,7 +244,7 @@ def _levers(
     while waiting and time.perf_counter() < until:
         candidate = waiting.pop(0)
         tell(f"trying {candidate.told}")
-        lever = tried(base, candidate, making, seconds, steps, until)
+        lever = tried(base, candidate, making, seconds, until)
         gc.collect()  # a network that is no longer needed gives its memory back before the next one is made
         found.append((candidate, lever))
         if climbing and candidate.workers is not None and lever.verdict == "faster" and lever.factor > BETTER * best:
@@ -260,7 +259,6 @@ def _together(
     making: Making,
     levers: list[tuple[Candidate, Lever]],
     seconds: float,
-    steps: int | None,
     tell: Callable[[str], object],
 ) -> Lever | None:
     """What gained, all at once, of each kind the best, in rounds of its own: those that chose it flatter it."""
@@ -273,7 +271,7 @@ def _together(
         return None
     both = combined(chosen) if len(chosen) > 1 else chosen[0]
     tell(f"measuring {'all that gained, together' if len(chosen) > 1 else f'{both.told} again'}")
-    return tried(base, both, making, seconds, steps)
+    return tried(base, both, making, seconds)
 
 
 def _settings(job: Job) -> dict[str, Any]:
