@@ -98,6 +98,7 @@ class Facts:
     bf16: bool = False  # the device multiplies bf16 in hardware
     steps_per_epoch: int | None = None  # where the caller's own batches decide it
     batch_size: int | None = None  # the same
+    workers: tuple[int, str] = (0, "the data lies in memory")  # how many processes to load it, and why
     shape: tuple[int, ...] = ()  # [C, H, W] of images
     derived: Mapping[str, tuple[Any, str]] = field(default_factory=dict)  # what reading the data decided
 
@@ -333,6 +334,7 @@ def _machine(recipe: Recipe, facts: Facts) -> Derived:
         if lower
         else ("fp32", f"{facts.device} has no faster arithmetic that trains as well"),
         "hardware.channels_last": last,
+        "data.workers": facts.workers,
     }
 
 

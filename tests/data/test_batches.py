@@ -1,14 +1,18 @@
 """A position is a number: any source goes on from any position with what would have come."""
 
 import random
+import time
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset
 
+import wellfit
+from wellfit.data import batches, given
 from wellfit.data.batches import FromDataset, FromIterable, InMemory, Order
-from wellfit.errors import DataError
+from wellfit.errors import DataError, RecipeError
+from wellfit.recipe import Recipe
 
 X, Y = torch.arange(103.0)[:, None], torch.arange(103)
 
@@ -122,3 +126,98 @@ def test_iterables_say_what_they_lack() -> None:
         once.take()
     with pytest.raises(DataError, match="ended after 3 batches"):
         once.take()
+
+
+def test_a_copy_to_a_gpu_goes_ahead_and_what_uses_it_waits(monkeypatch) -> None:
+    """No GPU is needed to see what is asked of it, and in which order."""
+    asked: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str):
+            self.name = name
+
+        def wait_stream(self, other) -> None:
+            asked.append(f"{self.name} waits for {other.name}")
+
+        def __enter__(self):
+            asked.append(f"on {self.name}")
+
+        def __exit__(self, *_):
+            asked.append(f"off {self.name}")
+
+    class OnHost:
+        def __init__(self, pinned: bool):
+            self.pinned = pinned
+
+        def is_pinned(self) -> bool:
+            return self.pinned
+
+        def pin_memory(self):
+            asked.append("pinned")
+            return OnHost(True)
+
+        def to(self, device, non_blocking):
+            asked.append(f"copied to {device}" if self.pinned and non_blocking else "waited for")
+            return self
+
+        def record_stream(self, stream) -> None:
+            asked.append(f"kept for {stream.name}")
+
+    batches._copying.cache_clear()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream("steps"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: Stream("copies"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    order = ["on copies", "copied to cuda", "off copies", "steps waits for copies", "kept for steps"]
+    batches._ahead(OnHost(False), "cuda")
+    assert asked == ["pinned", *order]
+    asked.clear()
+    batches._ahead(OnHost(True), "cuda")
+    assert asked == order
+    batches._copying.cache_clear()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_on_a_busy_gpu_the_batches_are_those_of_the_cpu() -> None:
+    x, y = torch.randn(4096, 3, 32, 32), torch.arange(4096)
+    order = Order(4096, 256, seed=3, accumulation=2)
+    here, there = InMemory((x, y), order), InMemory((x, y), order, "cuda")
+    busy = torch.randn(4096, 4096, device="cuda")
+    sums, expected = [], []
+    for _ in range(40):
+        for _ in range(4):
+            busy = (busy @ busy).clamp(-1, 1)
+        for (images, numbers), (own, own_numbers) in zip(there.take(), here.take(), strict=True):
+            assert images.device.type == "cuda"
+            weighed = (images * images).sum((1, 2, 3)).double() * numbers
+            sums.append(weighed.sum())  # nobody waits
+            expected.append(((own * own).sum((1, 2, 3)).double() * own_numbers).sum())
+    torch.testing.assert_close(torch.stack(sums).cpu(), torch.stack(expected), rtol=1e-4, atol=1.0)
+
+
+class Slow(Noisy):
+    def __getitem__(self, i):
+        time.sleep(2e-3)
+        return super().__getitem__(i)
+
+
+def test_workers_are_as_many_as_samples_take_time(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(given, "cores", lambda: {0, 1, 2})
+    model = torch.nn.Linear(3, 23)
+    asked = {"data.workers": "auto", "training.epochs": 1, "training.batch_size": 4}
+    before = torch.get_rng_state()
+    assert given.read(Noisy()).workers_wanted()[0] == 0
+    workers, why = given.read(Slow()).workers_wanted()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert workers == 2
+    assert "us to load" in why
+    assert given.read((X, Y)).workers_wanted()[0] == 0
+    run = wellfit.fit(model, Slow(), loss="cross-entropy", set=asked, folder=tmp_path / "auto", quiet=True)
+    assert run.recipe.data.workers == 2
+    assert run.recipe.origin("data.workers").by == "derived"
+    again = wellfit.fit(
+        torch.nn.Linear(3, 23), Noisy(), loss="cross-entropy", set=asked, folder=tmp_path / "none", quiet=True
+    )
+    assert again.recipe.data.workers == 0
+    for wrong in ("some", "-1", "1.5", "true"):
+        with pytest.raises(RecipeError, match="whole number from 0 up, or auto"):
+            Recipe().override([f"data.workers={wrong}"])

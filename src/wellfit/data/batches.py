@@ -276,7 +276,7 @@ class FromDataset(Cut):
             batch_sampler=_From(self.order, self.position),
             num_workers=self.workers,
             collate_fn=self.collate,
-            pin_memory=self.device.startswith("cuda"),
+            pin_memory=self.device.startswith("cuda"),  # in a thread of its own, ahead of time
             generator=torch.Generator().manual_seed(self.order.seed),  # else it would draw from the global one
         )
         return iter(loader)
@@ -449,7 +449,9 @@ def on_device(batch: Batch, device: str, channels_last: bool = False) -> Batch:
     With `channels_last`, tensors of four dimensions [N, C, H, W] lie in memory pixel by pixel, as `hardware.channels_last` wants.
     """
     if isinstance(batch, Tensor):
-        if device != "cpu" or batch.device.type != "cpu":
+        if device.startswith("cuda") and batch.device.type == "cpu":
+            batch = _ahead(batch, device)
+        elif device != "cpu" or batch.device.type != "cpu":
             batch = batch.to(device, non_blocking=True)
         return batch.to(memory_format=torch.channels_last) if channels_last and batch.ndim == 4 else batch
     if isinstance(batch, dict):
@@ -457,6 +459,28 @@ def on_device(batch: Batch, device: str, channels_last: bool = False) -> Batch:
     if isinstance(batch, (list, tuple)):
         return tuple(on_device(value, device, channels_last) for value in batch)
     return batch
+
+
+def _ahead(tensor: Tensor, device: str) -> Tensor:
+    """A copy on the GPU that begins at once, beside the step that is still computing there, and for which nobody here waits.
+
+    Only from memory that cannot be paged out is a copy left to the GPU; from any other, the program waits until all that was asked
+    of the GPU before is done. The copy has a stream of its own. What uses the tensor comes after it (`wait_stream`), and its memory is
+    not given to anything else before that is done (`record_stream`); torch's pool of pinned memory watches over the source likewise.
+    """
+    source = tensor if tensor.is_pinned() else tensor.pin_memory()
+    using = torch.cuda.current_stream(device)
+    with torch.cuda.stream(_copying(device)):
+        copy = source.to(device, non_blocking=True)
+    using.wait_stream(_copying(device))
+    copy.record_stream(using)
+    return copy
+
+
+@functools.cache
+def _copying(device: str) -> Any:
+    """The stream on which batches are copied to a GPU."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def seed_everything(seed: int) -> None:

@@ -13,6 +13,9 @@
     1437
 """
 
+import os
+import statistics
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -37,6 +40,10 @@ from wellfit.data.fingerprint import fingerprint
 from wellfit.errors import DataError
 from wellfit.recipe import Recipe
 
+LOOKED_AT = 8  # samples, by which the time to load one is measured
+WORTH_A_WORKER = 100e-6  # seconds a sample: a batch of 64 then takes 6 ms, as long as a small step
+MOST_WORKERS = 8
+
 
 class Source(Protocol):
     """Data as the caller gave it. `samples` is 0 and `batch_size` None where they are not known beforehand."""
@@ -55,6 +62,9 @@ class Source(Protocol):
     def may_hold(self, label: int) -> bool:
         """Whether that label may be among the targets; True where nobody has looked at all of them."""
 
+    def workers_wanted(self) -> tuple[int, str]:
+        """How many processes should load it, and why."""
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -71,6 +81,9 @@ class Whole:
 
     def may_hold(self, label: int) -> bool:
         return bool((self.tensors[-1] == label).any())
+
+    def workers_wanted(self) -> tuple[int, str]:
+        return 0, "the data lies in memory"
 
     def steps_per_epoch(self, accumulation: int) -> None:  # noqa: ARG002 - the order decides it
         return None
@@ -127,8 +140,31 @@ class Samples:
     def may_hold(self, label: int) -> bool:  # noqa: ARG002
         return True
 
+    def workers_wanted(self) -> tuple[int, str]:
+        """Measured on samples that are spread over the data; their randomness is put back."""
+        if not self.samples:
+            return 0, "there is no sample"
+        spread = [i * (self.samples - 1) // LOOKED_AT for i in range(LOOKED_AT + 1)]
+        with untouched_randomness():
+            seed_everything(0)
+            self.dataset[spread[0]]  # what is opened once is opened now
+            times = []
+            for i in spread[1:]:
+                began = time.perf_counter()
+                self.dataset[i]
+                times.append(time.perf_counter() - began)
+        seconds = statistics.median(times)
+        told = f"a sample takes {1e6 * seconds:.0f} us to load"
+        if seconds < WORTH_A_WORKER:
+            return 0, f"{told}, which is less than to send it between processes and much less than a step"
+        return max(
+            1, min(MOST_WORKERS, len(cores()) - 1)
+        ), f"{told}, so that batches are loaded ahead, on all processors but one"
+
     def _workers(self, recipe: Recipe) -> int:
-        return self.workers if self.workers is not None else recipe.data.workers
+        if self.workers is not None:
+            return self.workers
+        return recipe.data.workers if isinstance(recipe.data.workers, int) else 0
 
 
 @dataclass
@@ -177,6 +213,14 @@ class Items:
 
     def may_hold(self, label: int) -> bool:  # noqa: ARG002
         return True
+
+    def workers_wanted(self) -> tuple[int, str]:
+        return 0, "the batches come ready-made"
+
+
+def cores() -> set[int]:
+    """The processors that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {*range(os.cpu_count() or 1)}
 
 
 def read(data: Any, floating: torch.dtype = torch.float32) -> Whole | Samples | Items:

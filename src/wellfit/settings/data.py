@@ -1,8 +1,8 @@
 """Which data, how it is read and split, and how training samples are varied."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from wellfit.settings.part import Part, setting
 
@@ -235,12 +235,18 @@ class Data(Part):
         "Sorted batches bias each step; a new order each epoch converges faster.",
         "Bottou 2009",
     )
-    workers: int = setting(
+    workers: int | Literal["auto"] = setting(
         0,
-        "Processes that load samples. In-memory data needs none.",
+        "Processes that load the samples of a Dataset; auto: as many as its samples take time. Changes no bit.",
         "Data held in memory is cheaper to index than to send between processes.",
-        ge=0,
     )
     augment: Augment = Field(
         default_factory=Augment, description="Random changes to training images and texts that keep their label."
     )
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _is_a_number_of_workers(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise ValueError("it can be a whole number from 0 up, or auto to have it measured")
+        return value

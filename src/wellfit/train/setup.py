@@ -431,6 +431,7 @@ def from_given(
         bf16=multiplies_bf16(device),
         steps_per_epoch=source.steps_per_epoch(accumulation),
         batch_size=source.batch_size * accumulation if source.batch_size is not None else None,
+        workers=source.workers_wanted() if recipe.data.workers == "auto" else (0, ""),
     )
     recipe = resolve(recipe, facts)
     _agrees(recipe, valid is not None)
