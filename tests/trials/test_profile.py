@@ -148,6 +148,29 @@ def test_what_is_gathered_for_many_steps_is_paid_by_all_of_them() -> None:
     assert 0.1 / 8 * 0.9 < waited < 0.1 / 8 * 1.6, "two batches of the epoch were gone, eight are gathered"
 
 
+def test_comparing_leaves_out_when_others_have_the_processor(monkeypatch) -> None:
+    """Half of each sleep is told as time without a processor; in a comparison it is not counted, in a profile it is told."""
+    job = from_given(Recipe().override({"training.batch_size": 16}), network(Sleepy()), table(), loss="cross-entropy")
+    waited = 0.0
+
+    plain = type(job.task).loss
+
+    def loss(*arguments):
+        nonlocal waited
+        waited += 0.005
+        return plain(*arguments)
+
+    monkeypatch.setattr("wellfit.trials.stopwatch.queued_seconds", lambda: waited)
+    monkeypatch.setattr(type(job.task), "loss", loss)
+    stretches = {}
+    for comparing in (False, True):
+        watch = Stopwatch(job, warm=1, steps=20, comparing=comparing)
+        ShortTraining(job).turn(watch, watch.total, around=watch.watching)
+        stretches[comparing] = watch.stretch()
+    assert stretches[False].typical - stretches[True].typical == pytest.approx(0.005, abs=0.003)
+    assert 0.1 < stretches[False].crowded < 0.6
+
+
 # ---- what is slow is named
 
 
@@ -206,7 +229,7 @@ def test_operations_are_counted() -> None:
 
 
 def test_slow_data_is_told_and_workers_bring_a_real_gain() -> None:
-    found = profiled(network(), FromDisk(), changes=None, steps=4, set={"training.batch_size": 8})
+    found = profiled(network(), FromDisk(), changes=None, steps=8)
     assert found.shares["data"] > 0.6
     assert found.loading == "here"
     two = next(lever for lever in found.levers if lever.change == "data.workers=2")

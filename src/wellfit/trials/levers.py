@@ -84,7 +84,8 @@ def asked(job: Job, changes: Mapping[str, Any], loader: bool = False) -> Candida
     if set(changes) == {"data.workers"} and isinstance(job.batches, FromDataset):
         return _workers(int(changes["data.workers"]), loader)
     same = all(path.startswith(("hardware.", "training.deterministic", "recovery.")) for path in changes)
-    return Candidate(told, "as asked", "may change", changes, comparable=same)
+    bits = "the numbers may change" if same else "another training: what it learns may be something else"
+    return Candidate(told, "as asked", bits, changes, comparable=same)
 
 
 def _loading(job: Job, waits: float, loader: bool) -> list[Candidate]:
@@ -270,7 +271,8 @@ def tried(
         while True:
             pair: dict[bool, Stretch] = {}
             for mine in (True, False) if len(factors) % 2 else (False, True):
-                pair[mine] = timed(other, number, longer, candidate, limit=LIMIT) if mine else timed(base, number, warm)
+                one, run_up, changed = (other, longer, candidate) if mine else (base, warm, None)
+                pair[mine] = timed(one, number, run_up, changed, limit=LIMIT, comparing=True)
             factors.append(pair[False].typical / pair[True].typical * pair[True].samples / pair[False].samples)
             found = lever(factors=tuple(factors), differs=differs, begins=begins)
             if decided(found) or (len(factors) >= FEWEST_ROUNDS and time.perf_counter() > until):

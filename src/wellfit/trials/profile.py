@@ -59,6 +59,7 @@ SECONDS = 2.0  # of timed steps, about, where nobody says how many
 FEWEST, MOST = 5, 100
 WARM = 3
 MINUTES = 5.0  # that trying changes may take
+CROWDED = 0.1  # of the time without a processor, which is worth a sentence
 PROFILED = 10  # steps, at most: a file of more is slow to open
 OF_TOKENS = ("text-generation", "seq-to-seq", "token-classification")  # whose targets are tokens
 
@@ -301,6 +302,11 @@ def _loading(job: Job) -> str:
 
 def _notes(job: Job, stretch: Stretch, by_itself: bool, left: list[str], minutes: float) -> Iterator[str]:
     yield from stretch.notes
+    if stretch.crowded > CROWDED:
+        yield (
+            f"Other programs had the processor for {stretch.crowded:.0%} of the timed steps; alone a step takes less. Changes are compared "
+            "without that time."
+        )
     if left:
         yield f"Not tried, because {count(minutes, 'minute')} were over: {', '.join(left)}. `minutes` (`--minutes`) gives it more."
     if job.recovered.finer > 1:

@@ -6,7 +6,8 @@ belongs to "rest"; nothing is counted twice, and the parts add up to the step.
 
 On a CPU a mark is a look at the clock. On CUDA it is an event in the device's own queue, read when all is over: nothing waits for it,
 and a part is as long as the device took from one mark to the next, the time included in which it had nothing to do. Data that is loaded
-while the device still computes therefore costs nothing, as in truth.
+while the device still computes therefore costs nothing, as in truth. To compare one job with another, a CPU's clock stands still while this
+process is ready to compute and another program has the processor.
 
     >>> watch = Stopwatch(job, warm=3, steps=20)
     >>> training.turn(watch, watch.total, around=watch.watching)
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from wellfit.data.batches import Cut
+from wellfit.environment import queued_seconds
 from wellfit.events import Event
 from wellfit.train.record import Blind
 from wellfit.train.setup import Job
@@ -50,6 +52,7 @@ class Stretch:
     losses: tuple[float, ...]  # of every step, the warm-up included
     notes: tuple[str, ...]
     settled: float  # seconds of the first step of the warm-up, which compiles and starts what there is to start
+    crowded: float = 0.0  # share of the time in which other programs had the processor
 
     @property
     def each(self) -> tuple[float, ...]:
@@ -77,6 +80,7 @@ class Stretch:
 class Stopwatch:
     """A `Recorder` that notes when each step ended, and which verb had the floor in between. `limit`: seconds, for all of it.
 
+    `comparing`: only waiting for data is told from the rest, and the clock stands still while other programs have the processor.
     `began` and `ended` are called right before the first timed step and after the last. `naming`: the parts are named for a profiler.
     """
 
@@ -90,15 +94,16 @@ class Stopwatch:
         warm: int,
         steps: int,
         limit: float = math.inf,
+        comparing: bool = False,
         naming: bool = False,
         began: Callable[[], object] | None = None,
         ended: Callable[[], object] | None = None,
     ):
         self.job, self.warm, self.steps, self.limit, self.naming = job, warm, steps, limit, naming
-        self.began, self.ended = began, ended
+        self.began, self.ended, self.comparing = began, ended, comparing
         self.probe, self.finite, self.tolerant = Blind(), True, False
         self.notes: list[str] = []
-        self._clock = _Clock(job.device)
+        self._clock = _Clock(job.device, comparing)
         self._marks: list[tuple[str, Any]] = []  # the part that begins there
         self._cuts: list[int] = []  # marks at which a step ends
         self._open: list[record_function] = []
@@ -107,6 +112,9 @@ class Stopwatch:
         self._samples: list[int] = []
         self._aheads: list[int] = []  # batches that lie ready, after each timed step
         self._started, self._settled = time.perf_counter(), 0.0
+        self._queued = self._lasted = (
+            0.0  # seconds without a processor, and in all, from the first timed step to the last
+        )
 
     @property
     def total(self) -> int:
@@ -117,8 +125,8 @@ class Stopwatch:
     def watching(self) -> Iterator[None]:
         """The job's verbs say when they begin and end, inside the block."""
         job = self.job
-        verbs: list[tuple[Any, str, str, str]] = [
-            (job.batches, "take", DATA, REST),
+        verbs: list[tuple[Any, str, str, str]] = [(job.batches, "take", DATA, REST)]
+        others = [
             (job.precision, "unscale", UPDATE, REST),
             (job.gradients, "clip", UPDATE, REST),
             (job.precision, "step", UPDATE, REST),
@@ -127,9 +135,10 @@ class Stopwatch:
         if (
             job.recipe.hardware.compile
         ):  # the graph must not be told apart: what lies between two verbs outside of it is the graph
-            verbs.append((job, "share", REST, GRADIENT))
+            others.append((job, "share", REST, GRADIENT))
         else:
-            verbs += [(job.task, "loss", FORWARD, REST), (job.precision, "backward", BACKWARD, REST)]
+            others += [(job.task, "loss", FORWARD, REST), (job.precision, "backward", BACKWARD, REST)]
+        verbs += [] if self.comparing else others
         self._started = time.perf_counter()
         try:
             for of, name, during, behind in verbs:
@@ -164,6 +173,7 @@ class Stopwatch:
             tuple(total / max(weight, 1e-12) for total, weight in zip(sums, weights, strict=True)),
             tuple(self.notes),
             self._settled,
+            min(1.0, self._queued / max(self._lasted, 1e-9)),
         )
 
     # ---- the parts
@@ -215,6 +225,8 @@ class Stopwatch:
                 self._open.pop().__exit__(None, None, None)
             self._aheads.append(getattr(self.job.batches, "ahead", 0))
             if len(self._cuts) == self.steps:
+                self._queued += queued_seconds()
+                self._lasted += time.perf_counter()
                 if self.ended is not None:
                     self._clock.wait()
                     self.ended()
@@ -235,6 +247,7 @@ class Stopwatch:
         self._clock.wait()
         if self.began is not None:
             self.began()
+        self._queued, self._lasted = -queued_seconds(), -time.perf_counter()
         self._marks.append((REST, self._clock.mark()))
         if self.naming:
             self._name(STEP)
@@ -257,13 +270,13 @@ class Stopwatch:
 class _Clock:
     """Marks in a device's time, and the seconds between two of them."""
 
-    def __init__(self, device: str):
-        self.device, self.queued = device, device.startswith("cuda")
+    def __init__(self, device: str, comparing: bool):
+        self.device, self.comparing, self.queued = device, comparing, device.startswith("cuda")
 
     def mark(self) -> Any:
         if not self.queued:
             self.wait()
-            return time.perf_counter()
+            return time.perf_counter() - (queued_seconds() if self.comparing else 0.0)
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self.device))
         return event
