@@ -5,7 +5,7 @@ they are. What has fewer than 4,096 numbers keeps averages of 32 bits, and so do
 (section 2.3 of the paper; transformers' Trainer does the same). Weights, gradients and the arithmetic of the update stay as they are.
 
 bitsandbytes and not torchao: both are kept well and run on a CPU too, but bitsandbytes' averages are plain tensors, which a checkpoint
-holds and reads as data alone, and it needs no compiler. Its "paged" kinds are left out: what they page to does not come back as such
+gives back wherever torch is, and its step needs no compiler. Its "paged" kinds are left out: what they page to does not come back as such
 from a checkpoint.
 
     >>> optimizer = eight_bits("adamw8bit", groups, betas=(0.9, 0.999), eps=1e-8)
