@@ -5,7 +5,7 @@ weight, gradient and optimizer state, and a block's weights are fetched from the
 What a rank holds is written by `torch.distributed.checkpoint` as safetensors, which any number of ranks reads, and nothing in
 these files is ever executed. Not here: what a checkpoint is (`checkpoint.py`), when ranks exchange gradients (`distributed.py`).
 
-    >>> shard(model, "cuda", offload=False)
+    >>> if wanted(recipe): shard(model, "cuda", offload=False)
     >>> tensors, rest = apart(model.state_dict())
     >>> write(folder, tensors)
 """
@@ -22,10 +22,42 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from wellfit.distributed import world
-from wellfit.errors import ModelError
+from wellfit.errors import ModelError, RecipeError
 from wellfit.models.recompute import blocks
+from wellfit.recipe import Recipe
 
 MARK = "_shards"  # what stands in a state where a cut tensor was: {MARK: name, "shape": [...], "dtype": "float32"}
+
+
+def wanted(recipe: Recipe) -> bool:
+    """Whether the model is to be sharded. Raises RecipeError for what does not go with that."""
+    hardware = recipe.hardware
+    if hardware.offload and hardware.parallel != "fsdp":
+        raise RecipeError(
+            "`hardware.offload` is on, which is for a model that is cut over ranks. Set `hardware.parallel=fsdp` and start several, or turn it off."
+        )
+    if world() == 1 or hardware.parallel != "fsdp":
+        return False
+    chosen = recipe.flat()
+    for path, values, why, instead in NOT_CUT:
+        if chosen[path] in values:
+            raise RecipeError(
+                f"`hardware.parallel` is 'fsdp', and `{path}` is {chosen[path]}{why}. Set it to {instead}, or `hardware.parallel` to ddp."
+            )
+    if recipe.finetune.remember is not None:
+        raise RecipeError(
+            "`hardware.parallel` is 'fsdp', which does not go with `finetune.remember`. Set one of them to its default."
+        )
+    return True
+
+
+NOT_CUT: tuple[tuple[str, tuple[Any, ...], str, str], ...] = (
+    ("hardware.compile", (True,), ", through which ranks cannot exchange", "false"),
+    ("hardware.precision", ("fp16",), ", whose loss scale each rank would find by itself", "bf16"),
+    ("hardware.channels_last", (True,), ", and weights are cut in the order of their shape", "false"),
+    ("optimizer.kind", ("adafactor", "adamw8bit", "lion8bit"), ", whose state torch does not cut", "adamw"),
+    ("finetune.strategy", ("qlora",), ", whose packed weights cannot be cut", "lora"),
+)
 
 
 def shard(model: nn.Module, device: str, offload: bool = False) -> None:

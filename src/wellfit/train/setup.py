@@ -466,7 +466,7 @@ def _assembled(
     fingerprint: str,
     start: finetune.Start,
 ) -> Job:
-    cut = _is_to_be_cut(recipe)
+    cut = sharding.wanted(recipe)
     with explaining(recipe, f"while the model was moved to {device}"):
         model = model if cut else model.to(device)
         if recipe.hardware.activation_checkpointing:
@@ -531,48 +531,6 @@ def _assembled(
         began_with=began_with,
         recovered=recovered,
     )
-
-
-def _is_to_be_cut(recipe: Recipe) -> bool:
-    """Whether the model is to be sharded. Raises RecipeError for what does not go with that."""
-    hardware = recipe.hardware
-    if hardware.offload and hardware.parallel != "fsdp":
-        raise RecipeError(
-            "`hardware.offload` is on, which is for a model that is cut over ranks. Set `hardware.parallel=fsdp` and start several, or turn it off."
-        )
-    if world() == 1 or hardware.parallel != "fsdp":
-        return False
-    for wrong, instead in (
-        (hardware.compile and "`hardware.compile` is on", "Turn it off"),
-        (
-            hardware.precision == "fp16"
-            and "`hardware.precision` is fp16, whose loss scale each rank would find by itself",
-            "Use bf16",
-        ),
-        (
-            recipe.optimizer.kind == "adafactor" and "`optimizer.kind` is adafactor, which torch does not cut",
-            "Use adamw or lion",
-        ),
-        (
-            recipe.optimizer.kind.endswith("8bit")
-            and f"`optimizer.kind` is {recipe.optimizer.kind}, whose packed averages cannot be cut",
-            "Use adamw or lion",
-        ),
-        (
-            hardware.channels_last is True
-            and "`hardware.channels_last` is on, and torch cuts weights in the order of their shape",
-            "Turn it off",
-        ),
-        (recipe.finetune.remember is not None and "`finetune.remember` is set", "Set it to null"),
-        (
-            recipe.finetune.strategy in ("qlora",)
-            and "`finetune.strategy` is qlora, whose packed weights cannot be cut",
-            "Use lora",
-        ),
-    ):
-        if wrong:
-            raise RecipeError(f"`hardware.parallel` is 'fsdp', and {wrong}. {instead}, or set `hardware.parallel=ddp`.")
-    return True
 
 
 def _ranks(number: int) -> str:
