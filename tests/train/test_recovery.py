@@ -243,7 +243,7 @@ def test_where_nothing_is_left_to_cut_it_says_what_was_tried_and_what_else_to_ch
         fit(tmp_path / "run", model, observers=[shrink], recovery__out_of_memory=True, training__log_every=1)
     told = str(caught.value)
     assert "in step 10, with micro-batches of 16, 8, 4, 2, 1, and they cannot be cut any smaller" in told
-    ranked = ["precision=bf16", "activation_checkpointing=1", "adafactor", "smaller model", "FSDP"]
+    ranked = ["precision=bf16", "activation_checkpointing=1", "adafactor", "smaller model", "parallel=fsdp"]
     assert sorted(ranked, key=told.index) == ranked
     assert "What was saved of step 6 is untouched" in told
     assert isinstance(caught.value, MemoryError)
