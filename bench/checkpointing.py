@@ -8,9 +8,10 @@ segments of s blocks, each recomputed as a whole, which is Chen et al. 2016: of 
 so the least is at s = sqrt(L / c), where a block holds c times its input; with c = 1 that is the root of L.
 
 Counted: what the law says of activations. Predicted: the memory plan's peak (`wellfit.memory`). Measured: the peak of torch's CPU
-allocator, by its profiler, while `train/fit.py` turns three steps. Time: what the process took of a processor in the least of four
-steps of `wellfit.fit`, on one thread, so that what else runs counts little. Memory is told of activations: a peak less weights,
-gradients, averages and data. The weights must come out the same to the last bit, and predictions within 10 %; else it leaves with 1.
+allocator, by its profiler, while `train/fit.py` turns three steps. Time: what the process took of a processor in the least of eight
+steps of `wellfit.fit`, four in each of two rounds over all ways, on one thread, so that what else runs counts little. Memory is told
+of activations: a peak less weights, gradients, averages and data. The weights must come out the same to the last bit, and predictions
+within 10 %; else it leaves with 1.
 """
 
 import hashlib
@@ -25,17 +26,19 @@ import time
 import torch
 from torch import nn
 
-STEPS, WITHIN = 5, 0.10
+STEPS, ROUNDS, WITHIN = 5, 2, 0.10
 EVERY = (0, 1, 2, 4, 6, 8)
 SEGMENTS = (2, 3, 4, 6, 8)
 BLOCKS = {"mlp": 24, "decoder": 16}
 INPUT = {"mlp": 8192 * 256 * 4, "decoder": 16 * 128 * 128 * 4}  # bytes of what goes into a block
+TITLES = {0: "nothing", 1: "every block", 2: "every 2nd block"}
 FIXED = ("weights", "gradients", "optimizer", "data")
 
 
 def main() -> None:
-    if len(sys.argv) == 4:
-        print(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
+    if len(sys.argv) == 5:
+        _, what, name, how, number = sys.argv
+        print(json.dumps({"memory": memory, "time": seconds}[what](name, how, int(number))))
         return
     missed = 0
     for name in sys.argv[1:] or BLOCKS:
@@ -43,48 +46,52 @@ def main() -> None:
     sys.exit(missed > 0)
 
 
+def child(what: str, name: str, how: str, number: int) -> dict[str, float]:
+    """One way in a process of its own."""
+    command = [sys.executable, __file__, what, name, how, str(number)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{command[2:]} left with {done.returncode}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def told(name: str) -> int:
-    """The table of one network. Returns what was missed."""
+    """The table of one network. Returns how many of its promises were missed."""
     blocks = BLOCKS[name]
+    ways = [*(("every", n) for n in EVERY), *(("segments", s) for s in SEGMENTS)]
+    found = {way: child("memory", name, *way) for way in ways}
+    rounds = [{way: child("time", name, *way) for way in ways} for _ in range(ROUNDS)]
+    spent = {way: min(each[way]["seconds"] for each in rounds) for way in ways}
+    bits = {each[way]["bits"] for each in rounds for way in ways}
+    base = found["every", 0]
+    each = base["predicted"] / blocks / INPUT[name]  # c: what a block holds, in inputs
+    missed = 0
     print(f"{name}: {blocks} blocks, {torch.get_num_threads()} thread(s), torch {torch.__version__}\n")
     print(
-        f"{'recomputed':>22}{'counted x':>11}{'predicted MB':>14}{'x':>6}{'measured MB':>13}{'x':>6}{'off':>7}{'s a step':>10}{'x':>6}"
+        f"{'recomputed':>16}{'counted x':>11}{'predicted MB':>14}{'x':>6}{'measured MB':>13}{'x':>6}{'off':>7}{'s a step':>10}{'x':>6}"
     )
-    base: dict[str, float] = {}
-    bits, missed, least = set(), 0, {}
-    for how, number in [*(("every", n) for n in EVERY), *(("segments", s) for s in SEGMENTS if s < blocks)]:
-        done = subprocess.run(
-            [sys.executable, __file__, name, how, str(number)], capture_output=True, text=True, check=True
-        )
-        found = json.loads(done.stdout.splitlines()[-1])
-        base = base or found
-        bits.add(found["bits"])
-        each = base["predicted"] / blocks / INPUT[name]  # c: what a block holds, in inputs
+    for (how, number), one in found.items():
+        title = f"segments of {number}" if how == "segments" else TITLES.get(number, f"every {number}th block")
         counted = count(blocks, each, how, number) * INPUT[name] / base["predicted"]
-        off = (found["fixed"] + found["predicted"]) / (found["fixed"] + found["measured"]) - 1
+        off = (one["fixed"] + one["predicted"]) / (one["fixed"] + one["measured"]) - 1
         missed += abs(off) > WITHIN
-        title = (
-            "nothing" if not number else "every block" if (how, number) == ("every", 1) else f"every {number}. block"
-        )
-        title = title if how == "every" else f"segments of {number}"
-        least[title] = found["measured"]
-        ratios = [found[what] / base[what] for what in ("predicted", "measured", "seconds")]
         print(
-            f"{title:>22}{counted:11.2f}{found['predicted'] / 1e6:14.1f}{ratios[0]:6.2f}{found['measured'] / 1e6:13.1f}{ratios[1]:6.2f}"
-            f"{off:7.1%}{found['seconds']:10.3f}{ratios[2]:6.2f}",
-            flush=True,
+            f"{title:>16}{counted:11.2f}{one['predicted'] / 1e6:14.1f}{one['predicted'] / base['predicted']:6.2f}{one['measured'] / 1e6:13.1f}"
+            f"{one['measured'] / base['measured']:6.2f}{off:7.1%}{spent[how, number]:10.3f}{spent[how, number] / spent['every', 0]:6.2f}"
         )
-    best = math.sqrt(blocks / each)
+    least = min(found, key=lambda way: found[way]["measured"])
     law = 2 * math.sqrt(blocks * each) * INPUT[name]
     print(
         f"\nA block holds {each:.1f} inputs of {INPUT[name] / 1e6:.1f} MB. By the law the least is at segments of sqrt({blocks} / {each:.1f}) = "
-        f"{best:.1f} blocks: {law / 1e6:.1f} MB, {law / base['predicted']:.2f} of everything. Measured least: {min(least, key=least.get)}, "
-        f"{min(least.values()) / 1e6:.1f} MB, {min(least.values()) / base['measured']:.2f}."
+        f"{math.sqrt(blocks / each):.1f} blocks: {law / 1e6:.1f} MB, {law / base['predicted']:.2f} of everything. Measured least: {least[0]} "
+        f"{least[1]}, {found[least]['measured'] / 1e6:.1f} MB, {found[least]['measured'] / base['measured']:.2f}."
     )
+    same, near = len(bits) == 1, not missed
     print(
-        f"Weights {'bit-identical' if len(bits) == 1 else 'DIFFER'}; predictions {'within' if not missed else 'NOT within'} {WITHIN:.0%}.\n"
+        f"Weights {'bit-identical' if same else 'DIFFER'}; predictions {'within' if near else 'NOT within'} {WITHIN:.0%}.\n",
+        flush=True,
     )
-    return missed + (len(bits) != 1)
+    return missed + (not same)
 
 
 def count(blocks: int, each: float, how: str, number: int) -> float:
@@ -157,12 +164,18 @@ def network(name: str, how: str, number: int) -> tuple[nn.Module, tuple[torch.Te
     return model, data, number
 
 
-def measure(name: str, how: str, number: int) -> dict[str, object]:
-    """Predicts, measures and times one way."""
+def settings(model_recomputes: int, rows: int) -> dict[str, object]:
+    return {
+        "training.steps": STEPS, "training.batch_size": rows, "training.log_every": 1, "checkpoints.minutes": None,
+        "hardware.activation_checkpointing": model_recomputes, "hardware.precision": "fp32", "loss.kind": "cross-entropy",
+        "training.doctor": False,
+    }  # fmt: skip
+
+
+def memory(name: str, how: str, number: int) -> dict[str, object]:
+    """Predicts and measures the peak of one way."""
     from torch.profiler import ProfilerActivity, profile
 
-    import wellfit
-    from wellfit.events import Stepped
     from wellfit.memory import subject_of
     from wellfit.plan.trace import training
     from wellfit.recipe import Recipe
@@ -170,12 +183,7 @@ def measure(name: str, how: str, number: int) -> dict[str, object]:
     from wellfit.trials.short import ShortTraining
 
     model, data, setting = network(name, how, number)
-    settings = {
-        "training.steps": STEPS, "training.batch_size": len(data[0]), "training.log_every": 1, "checkpoints.minutes": None,
-        "hardware.activation_checkpointing": setting, "hardware.precision": "fp32", "loss.kind": "cross-entropy",
-        "training.doctor": False,
-    }  # fmt: skip
-    job = from_given(Recipe().override(settings), model, data)
+    job = from_given(Recipe().override(settings(setting, len(data[0]))), model, data)
     traced = training(subject_of(job))
     fixed = sum(size for part, size in traced.peak.parts.items() if part in FIXED)
     short = ShortTraining(job)
@@ -190,7 +198,13 @@ def measure(name: str, how: str, number: int) -> dict[str, object]:
         if event.name() == "[memory]":
             now += event.nbytes()
             most = max(most, now)
-    measured = most + sum(held.values())
+    return {"predicted": traced.peak.bytes - fixed, "measured": most + sum(held.values()) - fixed, "fixed": fixed}
+
+
+def seconds(name: str, how: str, number: int) -> dict[str, object]:
+    """Times the steps of one way, and says to which weights they came."""
+    import wellfit
+    from wellfit.events import Stepped
 
     times: list[float] = []
 
@@ -200,12 +214,9 @@ def measure(name: str, how: str, number: int) -> dict[str, object]:
 
     model, data, setting = network(name, how, number)
     with tempfile.TemporaryDirectory() as folder:
-        wellfit.fit(model, data, set=settings, root=folder, observers=[watch], quiet=True)
+        wellfit.fit(model, data, set=settings(setting, len(data[0])), root=folder, observers=[watch], quiet=True)
     digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters())).hexdigest()
-    return {
-        "predicted": traced.peak.bytes - fixed, "measured": measured - fixed, "fixed": fixed, "bits": digest,
-        "seconds": min(b - a for a, b in itertools.pairwise(times)),
-    }  # fmt: skip
+    return {"seconds": min(b - a for a, b in itertools.pairwise(times)), "bits": digest}
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ SMALL: dict[str, Any] = {
 }
 KINDS: dict[str, dict[str, Any]] = {
     "as it comes": {},
+    "images in rows": {"hardware.channels_last": False},  # as it comes they are channels last
     "fp32": {"hardware.precision": "fp32"},
     "fp16": {"hardware.precision": "fp16"},
     "accumulating SGD": {"optimizer.kind": "sgd", "training.gradient_accumulation_steps": 4},

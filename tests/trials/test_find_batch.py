@@ -250,6 +250,9 @@ def test_batch_norm_keeps_two_samples() -> None:
     )
     assert found.tried[0].samples == 2
     assert not any("micro-batches" in way.what for way in found.ways)
+    asked = {"training.batch_size": 32, "training.gradient_accumulation_steps": 4}
+    wider = find_batch(model, (X, Y), loss="cross-entropy", set=asked, memory="2 GB")
+    assert any("batch norm takes its statistics" in sentence for sentence in wider.says)
 
 
 def test_a_batch_that_can_hardly_be_divided_is_said() -> None:

@@ -51,6 +51,7 @@ class BatchSearch:
     change: Mapping[str, Any]  # of the recipe; empty where it has it already, or nothing fits
     ways: tuple[Way, ...] = ()  # where nothing fits
     together: tuple[Way, ...] = ()
+    exact: bool = True  # no batch norm, whose statistics are those of a micro-batch
     better: tuple[int, ...] = ()  # batches near this one that can be cut in more ways
     notes: tuple[str, ...] = ()
 
@@ -109,9 +110,10 @@ class BatchSearch:
         if not self.change:
             return [f"That is how the recipe has it: {cut} = {self.batch}."]
         set_to = ", ".join(f"`{path}={value}`" for path, value in self.change.items())
-        return [
-            f"With {set_to} a step has the same batch, {cut} = {self.batch}, and the same gradient but for rounding."
-        ]
+        gradient = "the same gradient but for rounding"
+        if not self.exact:
+            gradient = "nearly the same gradient: batch norm takes its statistics from each micro-batch"
+        return [f"With {set_to} a step has the same batch, {cut} = {self.batch}, and {gradient}."]
 
     def _of_time(self) -> list[str]:
         fastest = self.fastest

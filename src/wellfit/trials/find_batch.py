@@ -170,7 +170,8 @@ def _found(name: str, recipe: Recipe, make: Make, room: int | None, card: Gpu | 
     return BatchSearch(
         name=name, batch=cuts.batch, ranks=ranks, present=cuts.present, on=on, room=total,
         tried=tuple(tried[samples] for samples in sorted(tried)), timed=timed, largest=largest_one, really=really,
-        change=cuts.change(recipe, best), ways=ways[0], together=ways[1], better=_better(cuts, best), notes=tuple(notes),
+        change=cuts.change(recipe, best), ways=ways[0], together=ways[1], exact=least_samples(job.model) == 1,
+        better=_better(cuts, best), notes=tuple(notes),
     )  # fmt: skip
 
 
