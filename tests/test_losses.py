@@ -1,5 +1,6 @@
 """A loss over uneven parts adds up to the loss in one piece, equals torch's mean, and refuses what does not fit."""
 
+import re
 import warnings
 
 import numpy as np
@@ -46,6 +47,11 @@ def gradient(loss, outputs: Tensor, targets: Tensor, parts=(20,)) -> Tensor:
     return outputs.grad
 
 
+def named(value: object) -> str:
+    """The id of a case: without addresses, so that every process that runs tests has the same."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
 OF_CLASSES = [
     CrossEntropy(masked=False),
     CrossEntropy(),
@@ -73,7 +79,7 @@ OF_NUMBERS = [
 # ---- accumulation
 
 
-@pytest.mark.parametrize("loss", OF_CLASSES, ids=repr)
+@pytest.mark.parametrize("loss", OF_CLASSES, ids=named)
 def test_uneven_parts_of_classes_equal_the_whole(loss) -> None:
     masked = getattr(loss, "masked", False)
     outputs, targets = class_batch(masked=masked)
@@ -84,7 +90,7 @@ def test_uneven_parts_of_classes_equal_the_whole(loss) -> None:
         assert (whole[targets == -100] == 0).all()
 
 
-@pytest.mark.parametrize("loss", OF_NUMBERS, ids=repr)
+@pytest.mark.parametrize("loss", OF_NUMBERS, ids=named)
 def test_uneven_parts_of_numbers_equal_the_whole(loss) -> None:
     outputs, targets = number_batch()
     whole = gradient(loss, outputs, targets)
@@ -133,7 +139,7 @@ def test_nll_is_torchs_mean(weights) -> None:
         nn.BCEWithLogitsLoss(torch.tensor([1.0, 2.0, 3.0]), pos_weight=torch.tensor([3.0, 1.0, 0.5])),
         nn.SoftMarginLoss(),
     ],
-    ids=repr,
+    ids=named,
 )
 def test_losses_of_numbers_are_torchs_means(theirs) -> None:
     _same(adapt(theirs), theirs, *number_batch())
@@ -364,7 +370,7 @@ keras_loss.__module__ = "keras.src.losses.losses"
         (Learnt(), "Learnt has trainable parameters"),
         (keras_loss, "other way round"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_adapt_refuses_what_cannot_be_a_loss(loss, says) -> None:
     with pytest.raises(RecipeError, match=says):
@@ -438,7 +444,7 @@ def test_float_labels_are_refused_at_every_call() -> None:
         CrossEntropy()(torch.zeros(2, 3), torch.zeros(2))
 
 
-@pytest.mark.parametrize("loss", [*OF_CLASSES[:6], *OF_NUMBERS[:6]], ids=repr)
+@pytest.mark.parametrize("loss", [*OF_CLASSES[:6], *OF_NUMBERS[:6]], ids=named)
 def test_a_loss_compiles_into_one_graph(loss) -> None:
     batch = class_batch() if loss in OF_CLASSES else number_batch()
     torch._dynamo.reset()
