@@ -10,6 +10,7 @@ it needs the right to make some (root on Linux). Each row prints what it found a
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import random
 import shutil
@@ -35,7 +36,7 @@ SETTINGS = {
     "model.kind": "convnet", "model.channels": [8, 16], "training.steps": 120, "training.batch_size": 64, "training.log_every": 1,
     "evaluation.every": 20, "checkpoints.every": 5, "hardware.device": "cpu", "training.doctor": False,
 }  # fmt: skip
-PARALLEL = ("ddp", "fsdp")
+PARALLEL = ("ddp", "fsdp", *(("zero1", "zero2") if importlib.util.find_spec("deepspeed") else ()))
 
 
 # ---- starting ranks

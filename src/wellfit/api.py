@@ -238,9 +238,9 @@ def _attended(job: Job, record: Record) -> Doctor | None:
     """The doctor at the run's bedside, if the recipe wants one: it hears every event, and its probe looks at some steps."""
     if not job.recipe.training.doctor:
         return None
-    if is_sharded(job.model):
+    if job.shares:
         record.note(
-            "The model is cut over ranks, so the doctor hears of losses, gradient norms and scores, and sees no layer."
+            "The training is shared out over ranks, so the doctor hears of losses, gradient norms and scores, and sees no layer."
         )
     if not record.first:
         return None
@@ -248,7 +248,7 @@ def _attended(job: Job, record: Record) -> Doctor | None:
     for event in record.run.events():
         doctor.see(event)
     doctor.on_finding = lambda finding: record.note(words.short(finding))
-    if not job.recipe.hardware.compile and not is_sharded(job.model):  # a compiled step has no graph to look at
+    if not job.recipe.hardware.compile and not job.shares:  # a compiled step has no graph to look at
         tuned = job.recipe.finetune.strategy is not None
         loss = job.recipe.loss
         weighted = loss.class_weights is not None or loss.kind == "focal"

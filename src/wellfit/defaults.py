@@ -311,8 +311,8 @@ def _machine(recipe: Recipe, facts: Facts) -> Derived:
     convolves = recipe.model is not None and recipe.model.kind in CONVOLUTIONAL
     if recipe.optimizer.kind.endswith("8bit"):
         last = (False, f"{recipe.optimizer.kind} takes weights in the order of their shape")
-    elif recipe.hardware.parallel == "fsdp":
-        last = (False, "weights that are cut over ranks lie in the order of their shape")
+    elif recipe.hardware.parallel != "ddp":
+        last = (False, "weights that are shared out over ranks lie in the order of their shape")
     elif on_tensor_cores and convolves:
         last = (
             True,

@@ -217,6 +217,8 @@ def syncing(replica: nn.Module, last: bool) -> contextlib.AbstractContextManager
     """Around one micro-batch: gradients are exchanged only in the last one of a step."""
     if _cut(replica):
         replica.set_requires_gradient_sync(last)  # type: ignore[operator]
+    elif hasattr(replica, "set_gradient_accumulation_boundary"):
+        replica.set_gradient_accumulation_boundary(last)  # type: ignore[operator]
     elif isinstance(replica, DistributedDataParallel) and not last:
         return replica.no_sync()
     return _HERE

@@ -13,7 +13,7 @@ these files is ever executed. Not here: what a checkpoint is (`checkpoint.py`), 
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,7 @@ def wanted(recipe: Recipe) -> bool:
         )
     if world() == 1 or hardware.parallel != "fsdp":
         return False
-    chosen = recipe.flat()
-    for path, values, why, instead in NOT_CUT:
-        if chosen[path] in values:
-            raise RecipeError(
-                f"`hardware.parallel` is 'fsdp', and `{path}` is {chosen[path]}{why}. Set it to {instead}, or `hardware.parallel` to ddp."
-            )
+    fits(recipe, NOT_CUT)
     if recipe.finetune.remember is not None:
         raise RecipeError(
             "`hardware.parallel` is 'fsdp', which does not go with `finetune.remember`. Set one of them to its default."
@@ -51,7 +46,21 @@ def wanted(recipe: Recipe) -> bool:
     return True
 
 
-NOT_CUT: tuple[tuple[str, tuple[Any, ...], str, str], ...] = (
+Unfit = tuple[str, tuple[Any, ...], str, str]  # a setting, values of it, why they do not fit, and what would
+
+
+def fits(recipe: Recipe, unfit: Iterable[Unfit]) -> None:
+    """Raises RecipeError for the first setting that does not go with `hardware.parallel`."""
+    chosen = recipe.flat()
+    for path, values, why, instead in unfit:
+        if chosen[path] in values:
+            raise RecipeError(
+                f"`hardware.parallel` is {recipe.hardware.parallel!r}, and `{path}` is {chosen[path]}{why}. Set it to {instead}, or "
+                "`hardware.parallel` to ddp."
+            )
+
+
+NOT_CUT: tuple[Unfit, ...] = (
     ("hardware.compile", (True,), ", through which ranks cannot exchange", "false"),
     ("hardware.precision", ("fp16",), ", whose loss scale each rank would find by itself", "bf16"),
     ("hardware.channels_last", (True,), ", and weights are cut in the order of their shape", "false"),

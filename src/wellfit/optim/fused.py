@@ -52,7 +52,7 @@ class FusedAdamW(torch.optim.AdamW):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         gradients = [[p.grad for p in group["params"]] for group in self.param_groups]
         scaled = getattr(self, "found_inf", None) is not None  # how GradScaler hands over what is to be undone
-        if not self._lists or scaled or closure is not None or any(g is None for group in gradients for g in group):
+        if scaled or closure is not None or not self._knows() or any(g is None for group in gradients for g in group):
             # Without torch's wrappers: the one for hooks is around this method already, and the one for the gradient mode
             # loads the compiler, which takes seconds.
             loss = inspect.unwrap(torch.optim.AdamW.step)(self, closure)
@@ -68,6 +68,13 @@ class FusedAdamW(torch.optim.AdamW):
                 weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
             )  # fmt: skip
         return None
+
+    def _knows(self) -> bool:
+        """Whether the lists are there, and of these groups: others may be stepped one by one, as DeepSpeed does."""
+        groups, lists = self.param_groups, self._lists
+        return len(lists) == len(groups) and all(
+            kept[0] is group["params"] for kept, group in zip(lists, groups, strict=True)
+        )
 
     def _listed(self) -> list[tuple[list[Tensor], ...]]:
         """The lists, or none while a parameter has no state yet."""

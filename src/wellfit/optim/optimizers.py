@@ -105,7 +105,7 @@ def _rows_and_columns(shape: tuple[int, ...]) -> int:
     return numel if len(shape) < 2 else numel // shape[-1] + numel // shape[-2]
 
 
-def update(optimizer: "torch.optim.Optimizer | Pair") -> None:
+def update(optimizer: Any) -> None:
     """`optimizer.step()`, without torch's wrappers around it where they have nothing to do.
 
     One opens a profiler range and calls step hooks, which costs a small step a twentieth; it is passed over as long as no
@@ -115,6 +115,9 @@ def update(optimizer: "torch.optim.Optimizer | Pair") -> None:
     if isinstance(optimizer, Pair):
         update(optimizer.first)
         update(optimizer.second)
+        return
+    if not isinstance(optimizer, torch.optim.Optimizer):  # one that ranks share
+        optimizer.step()
         return
     watched = (
         optimizer._optimizer_step_pre_hooks
@@ -184,9 +187,8 @@ def _sgd(groups: Groups, settings: Optimizer, model: nn.Module) -> torch.optim.O
             "`optimizer.nesterov` is on, but `optimizer.momentum` is 0 and there is nothing to look ahead along. Set a "
             "momentum such as 0.9, or turn nesterov off."
         )
-    kind = (
-        FusedSGD if _fused(model) and not is_sharded(model) else torch.optim.SGD
-    )  # torch's kernel takes no cut tensors
+    one_kernel = _fused(model) and not is_sharded(model)  # it takes no cut tensors
+    kind = FusedSGD if one_kernel else torch.optim.SGD
     return kind(groups, momentum=settings.momentum, nesterov=settings.nesterov)
 
 

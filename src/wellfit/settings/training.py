@@ -257,11 +257,12 @@ class Hardware(Part):
     compile: bool = setting(
         False, "Compile the model (the first steps take longer).", "Pays only on longer runs.", "Ansel et al. 2024"
     )
-    parallel: Literal["ddp", "fsdp"] = setting(
+    parallel: Literal["ddp", "zero1", "zero2", "fsdp"] = setting(
         "ddp",
-        "How several ranks share the work: ddp, each holds the whole model; fsdp, each holds a share of weights, gradients and optimizer state.",
-        "ddp is the faster one wherever the model fits.",
-        "Li et al. 2020; Zhao et al. 2023",
+        "How several ranks share the work. ddp: each holds the whole model; fsdp: each holds a share of weights, gradients and optimizer "
+        "state (ZeRO-3). zero1, zero2, by DeepSpeed: a share of the optimizer state, and with zero2 of gradients.",
+        "ddp is the fastest one wherever the model fits.",
+        "Li et al. 2020; Rajbhandari et al. 2020; Zhao et al. 2023",
     )
     offload: bool = setting(
         False,

@@ -13,7 +13,7 @@ import time
 from torch import Tensor
 
 from wellfit.data.batches import Batch
-from wellfit.distributed import any_rank, syncing, total, wrap
+from wellfit.distributed import any_rank, syncing, total
 from wellfit.events import Evaluated
 from wellfit.train.interruption import Interruption
 from wellfit.train.record import Recorder
@@ -26,7 +26,7 @@ def fit(job: Job, record: Recorder) -> str:
     """Trains `job.model` in place, from `job.standing` on. Returns why it ended, in the words of `events.Ended`."""
     task, model, optimizer, gradients = job.task, job.model, job.optimizer, job.gradients
     precision, batches, standing, training = job.precision, job.batches, job.standing, job.recipe.training
-    replica, recovery = wrap(model, job.device), ready(job, record)
+    replica, recovery = job.replica(), ready(job, record)
     valid, probe, looking, broken, reason = job.valid, record.probe, False, False, None
 
     def backward(batch: Batch, share: Tensor) -> Tensor:

@@ -240,10 +240,11 @@ class Record:
             return
         beside = job.recovered.saving(job, best)
         random_states = gathered(job.random_state())
-        if self.first or sharding.is_sharded(job.model):
-            self.checkpoints.save(
-                job.standing.step, job.model.state_dict(), {**job.state(), "random": random_states}, best, beside
-            )
+        cut = sharding.is_sharded(job.model)
+        if self.first or cut or job.shares:
+            state = {**job.state(), "random": random_states}
+        if self.first or cut:
+            self.checkpoints.save(job.standing.step, job.model.state_dict(), state, best, beside)
             self._tell_saved()
         self._saved_at = self._clock = time.perf_counter()
 

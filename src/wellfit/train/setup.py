@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.memory_format import convert_conv2d_weight_memory_format
 
-from wellfit import finetune, losses, optim, sharding, tasks
+from wellfit import finetune, losses, optim, sharding, tasks, zero
 from wellfit.data import given
 from wellfit.data.arrays import Arrays, Loaded, Samples
 from wellfit.data.augment import FOR_IMAGES, FOR_TEXTS, augment, mixed, turned_on
@@ -37,7 +37,7 @@ from wellfit.data.batches import (
 from wellfit.data.fingerprint import fingerprint as fingerprint_of
 from wellfit.data.source import load
 from wellfit.defaults import Facts, before_reading, goes_on, resolve
-from wellfit.distributed import agreed, gathered, own, rank, world
+from wellfit.distributed import agreed, gathered, own, rank, world, wrap
 from wellfit.environment import device as device_for
 from wellfit.environment import fingerprint_of_code, multiplies_bf16
 from wellfit.errors import DataError, ModelError, RecipeError, RunError, WellfitError
@@ -50,6 +50,7 @@ from wellfit.tasks import Task
 from wellfit.tasks.metrics import Averaged
 from wellfit.train.recovery import Recovered, check, explaining, ran_out, until_it_fits
 from wellfit.train.switches import first_line
+from wellfit.zero import Zero, ZeroGradients
 
 
 @dataclass
@@ -106,7 +107,7 @@ class Job:
     task: Task
     model: nn.Module
     optimizer: Any
-    gradients: Gradients
+    gradients: Gradients | ZeroGradients
     precision: Precision
     batches: Batches
     valid: Held | None
@@ -146,6 +147,15 @@ class Job:
             "standing": self.standing,
             "recovered": self.recovered,
         }
+
+    @property
+    def shares(self) -> bool:
+        """Whether each rank has only a share of the optimizer's state, so that all of them must come to put it together."""
+        return isinstance(self.optimizer, Zero) or sharding.is_sharded(self.model)
+
+    def replica(self) -> nn.Module:
+        """The model whose backward pass exchanges gradients over the ranks; the model itself where there is one rank, or it is cut."""
+        return self.optimizer.engine if isinstance(self.optimizer, Zero) else wrap(self.model, self.device)
 
     def set_learning_rate(self, step: int) -> float:
         """Sets the rate of every parameter group for the step after `step`, and lets learn what learns then.
@@ -212,10 +222,11 @@ class Job:
                 "Bring back what it was made with, or start a new run."
             )
         self.put(weights)
+        cut = sharding.is_sharded(self.model)
         for name, part in self.parts.items():
             if name not in besides:
                 kept = state.get(name, {}) if part is self.recovered else state[name]
-                part.load_state_dict(sharding.placed_state(kept, part) if part is self.optimizer else kept)
+                part.load_state_dict(sharding.placed_state(kept, part) if cut and part is self.optimizer else kept)
         states = state["random"]
         if len(states) == world():
             _set_random_state(states[rank()])
@@ -229,6 +240,8 @@ class Job:
     def put(self, weights: Mapping[str, Any]) -> None:
         """Gives the model these weights, whole or cut as its own are."""
         self.model.load_state_dict(sharding.placed(weights, self.model.state_dict()))
+        if isinstance(self.optimizer, Zero):
+            self.optimizer.weights_were_set()
 
     def go_on_from(self, weights: Mapping[str, Any], state: Mapping[str, Any], steps_per_epoch: int) -> list[str]:
         """Takes over where another recipe's run stood, and goes on by this one: a counterfactual.
@@ -513,13 +526,17 @@ def _assembled(
             "Hold out a share with `data.valid_share=0.1`, or name one with `data.valid=PATH` (in the library: pass `valid`)."
         )
     model.train()
+    optimizer: Any = optim.build(model, with_rates(recipe, stages))
+    gradients: Gradients | ZeroGradients = Gradients(model)
+    if zero.wanted(recipe):
+        optimizer, gradients = zero.shared(model, optimizer, recipe, device)
     seed_everything((recipe.training.seed + rank()) % 2**32)
     return Job(
         recipe=recipe,
         task=task,
         model=model,
-        optimizer=optim.build(model, with_rates(recipe, stages)),
-        gradients=Gradients(model),
+        optimizer=optimizer,
+        gradients=gradients,
         precision=Precision(recipe.hardware.precision, device),
         batches=batches,
         valid=valid,

@@ -126,7 +126,7 @@ class Stopwatch:
         """The job's verbs say when they begin and end, inside the block."""
         job = self.job
         verbs: list[tuple[Any, str, str, str]] = [(job.batches, "take", DATA, REST)]
-        others = [
+        others: list[tuple[Any, str, str, str]] = [
             (job.precision, "unscale", UPDATE, REST),
             (job.gradients, "clip", UPDATE, REST),
             (job.precision, "step", UPDATE, REST),
