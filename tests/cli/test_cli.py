@@ -1,23 +1,15 @@
 """The command line: what it prints, piped, and one paragraph with exit status 2 for what a user can mend."""
 
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from commands import wellfit
 from wellfit.cli import main
 
 QUICK = ["--set", "training.epochs=2"]
-
-
-def wellfit(*arguments: str, folder=None) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-W", "error", "-m", "wellfit", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=200, check=False
-    )
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import commands
 import wellfit
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.lessons import Lessons
@@ -145,8 +146,7 @@ print("loss", round(loss.item(), 3), sys.argv[1:])
 def doctored(tmp_path: Path, *options: str, softmax: str = "", end: str = "", args: tuple[str, ...] = ()):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.format(softmax=softmax, end=end), encoding="utf-8")
-    command = [sys.executable, "-m", "wellfit", "doctor", *options, str(script), *args]
-    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    return commands.wellfit("doctor", *options, script, *args, folder=tmp_path, strict=False)
 
 
 def test_a_script_keeps_its_output_arguments_and_status(tmp_path: Path) -> None:
@@ -180,8 +180,7 @@ def test_a_crash_stays_the_scripts_own(tmp_path: Path) -> None:
 
 
 def test_a_script_that_is_not_there(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "wellfit", "doctor", "nowhere.py"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = commands.wellfit("doctor", "nowhere.py", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("wellfit: The script nowhere.py does not exist.")
     assert "Traceback" not in done.stderr

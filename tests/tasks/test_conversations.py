@@ -5,14 +5,13 @@ import inspect
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import commands
 from wellfit import api, examine
 from wellfit.data.chats import Conversations, Template
 from wellfit.data.tokens import END, Tokens
@@ -159,17 +158,9 @@ def test_it_is_answered_on_the_command_line(answering, tmp_path) -> None:
     question, name = functions()[0]
 
     def told(*arguments: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "wellfit",
-            "predict",
-            str(answering.folder),
-            *arguments,
-            "--set",
-            "temperature=0.01",
-        ]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+        return commands.wellfit(
+            "predict", answering.folder, *arguments, "--set", "temperature=0.01", strict=False
+        ).stdout
 
     assert told(question) == f"{name}\n"
     (tmp_path / "q.jsonl").write_text(json.dumps({"prompt": question, "completion": ""}))
