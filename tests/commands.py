@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 LOADED = [
@@ -19,8 +20,8 @@ LOADED = [
     "wellfit.plan.trace", "wellfit.trials.treatment", "sklearn.ensemble", "sklearn.linear_model", "sklearn.model_selection",
     "matplotlib.pyplot", "torch.fx.experimental.symbolic_shapes",
 ]  # fmt: skip
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(LOADED)
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(LOADED)
 
 
 class Started:
@@ -31,7 +32,7 @@ class Started:
         place, environment = self._place, dict(os.environ)
         for name in ("out", "err"):
             Path(place, name).touch()
-        self._process = _forks.Process(
+        self._process = forks.Process(
             target=_turn, args=(self.command, str(folder or Path.cwd()), place, environment, strict)
         )  # fmt: skip
         self._process.start()
@@ -72,6 +73,16 @@ def wellfit(
     started = Started(*words, folder=folder, strict=strict)
     out, err = started.communicate(timeout)
     return subprocess.CompletedProcess(started.command, started.returncode, out, err)
+
+
+def ranks(ways: int, what: Callable[..., object], *args: object) -> None:
+    """`what(rank, *args)` in so many processes, all to their end."""
+    processes = [forks.Process(target=what, args=(rank, *args)) for rank in range(ways)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * ways
 
 
 def _turn(command: list[str], folder: str, place: str, environment: dict[str, str], strict: bool) -> None:

@@ -32,7 +32,8 @@ class Presence:
     def __init__(self, rank: int, world: int, patience: float, watching: bool = False):
         self.rank, self.world, self.patience, self.watching = rank, world, patience, watching
         self.step, self.exchanges = 0, 0  # counted up by those who exchange something
-        self.words, self.failing, self.failures = "", False, 0
+        self.said: list[str] = []  # the last words of this rank in each training that it left
+        self.failing = False
         self._beats, self._over, self._lock = 0, threading.Event(), threading.Lock()
         self._store = _store()
         if self._store is not None:
@@ -45,8 +46,8 @@ class Presence:
 
     def leave(self, words: str) -> None:
         """The last words of this rank in this training, which it leaves because of an error of its own."""
-        self.words = words.strip().splitlines()[0][:300] if words.strip() else "an error"
-        self.failing, self.failures = True, self.failures + 1
+        self.said.append(words.strip().splitlines()[0][:300] if words.strip() else "an error")
+        self.failing = True
         self._say()
 
     def says_the_first(self) -> bool:
@@ -56,8 +57,9 @@ class Presence:
             everyone = self._everyone()
             if everyone is None:
                 return False
-            if everyone[0].get("failures", 0) >= self.failures:
-                return bool(everyone[0]["words"] == self.words)
+            first = everyone[0].get("said", [])
+            if len(first) >= len(self.said):
+                return bool(first[len(self.said) - 1] == self.said[-1])
             time.sleep(0.1)
         return False
 
@@ -83,7 +85,7 @@ class Presence:
         fewest = min(line.get("exchanges", 0) for line in now)
         behind = [line for line in now if line.get("exchanges", 0) == fewest and line["rank"] != self.rank]
         if failed:
-            names = "; ".join(f"{_named(line)} failed: {line['words']}" for line in failed[:4])
+            names = "; ".join(f"{_named(line)} failed: {line['said'][-1]}" for line in failed[:4])
         elif gone:
             names = "; ".join(
                 f"{_named(line)} is gone; it was last heard of in step {line.get('step', 0) + 1:,}" for line in gone[:4]
@@ -106,7 +108,7 @@ class Presence:
         with self._lock:
             self._beats += 1
             line = {"rank": self.rank, "host": socket.gethostname(), "process": os.getpid(), "beats": self._beats,
-                    "step": self.step, "exchanges": self.exchanges, "words": self.words, "failing": self.failing, "failures": self.failures}  # fmt: skip
+                    "step": self.step, "exchanges": self.exchanges, "said": self.said, "failing": self.failing}  # fmt: skip
             with contextlib.suppress(RuntimeError):  # the store went with rank 0
                 self._store.set(_key(self.rank), json.dumps(line))
 

@@ -16,7 +16,16 @@ from wellfit.cli.ranks import without
 from wellfit.events import Evaluated, Started, Stepped
 from wellfit.run import Run
 
-STEPS = ["--set", "hardware.device=cpu", "--set", "checkpoints.every=4", "--set", "training.epochs=12"]
+STEPS = [
+    "--set",
+    "hardware.device=cpu",
+    "--set",
+    "checkpoints.every=4",
+    "--set",
+    "training.steps=96",
+    "--set",
+    "model.kind=mlp",
+]
 
 
 def process(*words: str, folder: Path) -> "subprocess.Popen[str]":
@@ -46,13 +55,13 @@ def numbers(run: Run) -> list[object]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the ranks in /proc, which is Linux's")
 def test_a_killed_rank_is_named_or_started_again_to_the_same_bits(tmp_path: Path) -> None:
-    whole = process("train", "wine", "--gpus", "2", "--folder", "whole", *STEPS, folder=tmp_path)
+    whole = process("train", "digits", "--gpus", "2", "--folder", "whole", *STEPS, folder=tmp_path)
     said, errors = whole.communicate(timeout=280)
     assert whole.returncode == 0, errors
     assert said.count("Run:    whole") == 1
     assert errors.count("Training 96 steps") == 1
 
-    lost = process("train", "wine", "--gpus", "2", "--restarts", "1", "--folder", "lost", *STEPS, folder=tmp_path)
+    lost = process("train", "digits", "--gpus", "2", "--restarts", "1", "--folder", "lost", *STEPS, folder=tmp_path)
     run, killed = Run(tmp_path / "lost"), False
     while lost.poll() is None and not killed:
         time.sleep(0.02)
@@ -77,7 +86,7 @@ def test_a_killed_rank_is_named_or_started_again_to_the_same_bits(tmp_path: Path
 def test_a_killed_rank_without_restarts_is_named(tmp_path: Path) -> None:
     if not Path("/proc/self/task").exists():
         pytest.skip("finds the ranks in /proc, which is Linux's")
-    words = ("train", "wine", "--gpus", "2", "--folder", "lost", *STEPS, "--set", "training.epochs=100")
+    words = ("train", "digits", "--gpus", "2", "--folder", "lost", *STEPS, "--set", "training.steps=3000")
     lost = process(*words, folder=tmp_path)
     run = Run(tmp_path / "lost")
     while lost.poll() is None and not any(isinstance(e, Stepped) for e in run.events()):
@@ -94,9 +103,9 @@ def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
     for words, said in (
         (("train", "wine", "--gpus", "0"), "`--gpus` is 0"),
         (("train", "wine", "--gpus", "99"), "`--gpus` is 99, and this machine has"),
-        (("train", "wine", "--gpus", "2", "--cure", *STEPS), "`--cure` takes one process"),
+        (("train", "digits", "--gpus", "2", "--cure", *STEPS), "`--cure` takes one process"),
         (
-            ("train", "wine", "--gpus", "2", *STEPS, "--set", "training.batch_size=7"),
+            ("train", "digits", "--gpus", "2", *STEPS, "--set", "training.batch_size=7"),
             "`training.batch_size` is 7, which cannot",
         ),
     ):

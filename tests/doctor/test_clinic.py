@@ -10,14 +10,14 @@ import pytest
 CLINIC = Path(__file__).parents[2] / "bench" / "clinic"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(280)
 def test_a_quick_slice(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     command = [sys.executable, str(CLINIC / "clinic.py"), "--quick", "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     outcomes = json.loads(out.read_text())
-    assert len(outcomes) >= 25
+    assert len(outcomes) >= 15
     for one in outcomes:
         assert one["failures"] == [], one["label"]
         if one["finding"]:

@@ -1,6 +1,5 @@
 """Several ranks over gloo go through the same page and equal one; cut over ranks, too."""
 
-import multiprocessing
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import commands
 import wellfit
 from wellfit.checkpoint import Checkpoints
 from wellfit.data.batches import InMemory
@@ -81,21 +81,22 @@ def ranks(ways: int, what, *args) -> None:
     """Runs `what(*args)` in so many ranks, to their end."""
     if ways == 1:
         what(*args)
-        return
-    for process in (processes := started(ways, what, *args)):
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * ways
+    else:
+        commands.ranks(ways, one_of, ways, free_port(), what, args)
 
 
 def started(ways: int, what, *args) -> list:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fresh = multiprocessing.get_context("spawn")
-    processes = [fresh.Process(target=one_of, args=(rank, ways, port, what, args)) for rank in range(ways)]
+    port = free_port()
+    processes = [commands.forks.Process(target=one_of, args=(rank, ways, port, what, args)) for rank in range(ways)]
     for process in processes:
         process.start()
     return processes
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def assert_equal(a: wellfit.Run, b: wellfit.Run, closeness: float = 1e-6) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 from torch.optim import optimizer as hooks
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+import commands
 import wellfit
 from wellfit import api
 from wellfit.data.arrays import Samples
@@ -495,7 +495,7 @@ def test_a_process_that_dies_at_once_goes_on_alike(tmp_path) -> None:
     """As above, without the chance to write anything: `os._exit` in the first step after a rollback."""
     script = f"""
 import os, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
 import test_recovery as t
 class Dies(t.Broken):
     def forward(self, x):
@@ -720,7 +720,7 @@ def test_two_ranks_go_back_together(tmp_path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(one_of_two, (port, str(tmp_path / "two")), nprocs=2)
+    commands.ranks(2, one_of_two, port, str(tmp_path / "two"))
     one, two = wellfit.open(tmp_path / "one"), wellfit.open(tmp_path / "two")
     assert [note.text for note in notes(one, "went back")] == [note.text for note in notes(two, "went back")]
     assert len(notes(two, "went back")) >= 2

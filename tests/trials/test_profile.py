@@ -14,10 +14,10 @@ import time
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+import commands
 import wellfit
 from wellfit.errors import DataError, ModelError, RecipeError, RunError, WellfitError
 from wellfit.recipe import Hardware, Recipe
@@ -603,7 +603,7 @@ def test_two_ranks_are_timed_and_what_they_exchange(tmp_path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(of_two, (port, str(tmp_path)), nprocs=2)
+    commands.ranks(2, of_two, port, str(tmp_path))
     for rank in (0, 1):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["ranks"] == 2
