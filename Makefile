@@ -12,7 +12,7 @@ demo: $(READY) ## train the embedded real digits to their report
 	$(BIN)/wellfit train digits
 
 test: $(READY) ## run all tests, warnings as errors
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(READY) ## format, lint, types, floors
 	$(BIN)/ruff format --check .

@@ -10,7 +10,6 @@ samples, if not all are wanted, before anything is learnt from them, an encoding
 from collections.abc import Sequence
 
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from wellfit.errors import DataError
@@ -45,6 +44,8 @@ def split(
                 f"class number {smallest} has {int(sizes[smallest])}{name}. Add samples, leave out classes that rare, raise "
                 f"`data.{field}_share`, or name a separate {what} set with `data.{field}=PATH`."
             )
+    from sklearn.model_selection import train_test_split  # here, for it takes seconds to load
+
     stay, held = train_test_split(samples.numpy(), test_size=count, random_state=seed, stratify=labels)
     return torch.from_numpy(stay).sort().values, torch.from_numpy(held).sort().values
 
