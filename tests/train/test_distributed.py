@@ -284,6 +284,31 @@ def test_what_cannot_be_is_one_sentence_from_one_rank(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*-run")] == ["failing-run"]
 
 
+def waits(root: Path) -> None:
+    told(root, train, str(root / "run"), {"hardware.rank_timeout": 3})
+
+
+@pytest.mark.parametrize(
+    ("taken", "words"),
+    [
+        (False, r"RankError False Rank 0 waited 3 s at 127.0.0.1:\d+ for 2 ranks, and not all of them came"),
+        (True, r"RankError False The ranks cannot meet at 127.0.0.1:\d+, because another program has that port"),
+    ],
+)
+def test_where_ranks_do_not_meet_it_says_why(tmp_path: Path, taken: bool, words: str) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        if taken:
+            other.listen()
+        else:
+            other.close()
+        alone = commands.forks.Process(target=one_of, args=(0, 2, port, waits, (tmp_path,)))
+        alone.start()
+        alone.join()
+    assert re.match(words, (tmp_path / "0").read_text()), (tmp_path / "0").read_text()
+
+
 def lost(folder: Path, how: str) -> None:
     """Rank 1 leaves a training in step 6, or sleeps there."""
     take = InMemory.take
