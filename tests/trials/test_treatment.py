@@ -37,6 +37,14 @@ def cured(tmp_path_factory: pytest.TempPathFactory) -> Cure:
     return cure(trained(tmp_path_factory.mktemp("cure") / "run", optimizer__learning_rate=10.0), quiet=True)
 
 
+@pytest.fixture(scope="module")
+def judged(cured: Cure, tmp_path_factory: pytest.TempPathFactory) -> Cure:
+    """The same, where nothing is so plain that it is not judged."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("wellfit.trials.treatment.PLAIN", float("inf"))
+        return cure(copied(cured, tmp_path_factory.mktemp("judged")), quiet=True)
+
+
 def copied(cured: Cure, folder: Path) -> Run:
     """The run with all of its trials, for what must not train them again."""
     return Run(Path(shutil.copytree(cured.run.folder, folder / "run")))
@@ -81,9 +89,31 @@ def test_the_cured_recipe_repeats_what_was_proven(cured: Cure, tmp_path: Path) -
     assert Recipe.load(cured.file).training.seed == cured.run.recipe.training.seed
 
 
-def test_no_seed_chooses_and_judges_and_proves(cured: Cure) -> None:
+def test_what_is_plain_is_screened_and_proven(cured: Cure) -> None:
+    """It halved the loss and left nothing of its kind to find, so none behind it was trained against that, and it was not judged."""
+    against = [
+        one for one in cured.tried if one.finding == "learning-rate-too-high" and one.before == cured.tried[0].before
+    ]
+    plain = against[-1]
+    assert plain.adopted
+    assert plain.remedy == "usual-learning-rate"
+    assert "for the proof to judge" in plain.sentence
+    assert not any(one.adopted for one in against[:-1])
+    assert "clip-gradients" not in {one.remedy for one in cured.tried}  # which is the next
+    places = list((cured.run.folder / "cure").glob("usual-learning-rate-*-seed*"))
+    assert {place.name.rpartition("-seed")[2] for place in places} == {
+        "0",
+        "1",
+        "2",
+        "3",
+    }  # the last three, beside the measured rate
+    assert cured.comparison is not None
+    assert cured.comparison.seeds == (4, 5, 6)
+
+
+def test_no_seed_chooses_and_judges_and_proves(judged: Cure) -> None:
     """Screened with the run's own seed, judged with others, proven with others again."""
-    own = cured.run.recipe.training.seed
+    cured, own = judged, judged.run.recipe.training.seed
     assert cured.comparison is not None
     assert cured.comparison.seeds == (own + 4, own + 5, own + 6)
     seeds_of: dict[str, set[int]] = {}
@@ -93,9 +123,9 @@ def test_no_seed_chooses_and_judges_and_proves(cured: Cure) -> None:
     assert sorted(map(sorted, seeds_of.values()))[0][0] in (own, own + 1)
     screened_only = [seeds for seeds in seeds_of.values() if seeds == {own}]
     assert screened_only  # what was not worth a closer look took one run
-    judged = [one for one in cured.tried if one.sentence and one.trained]
-    assert judged
-    assert all("over 3 seeds" in one.sentence for one in judged)
+    closely = [one for one in cured.tried if one.sentence and one.trained]
+    assert closely
+    assert all("over 3 seeds" in one.sentence for one in closely)
 
 
 def test_it_is_proven_by_what_it_was_chosen_by(cured: Cure) -> None:
@@ -212,11 +242,12 @@ def test_what_the_proof_does_not_confirm_is_no_cure(
 
 
 def test_a_trial_that_cannot_be_trained_is_told_and_the_cure_goes_on(
-    cured: Cure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    judged: Cure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from wellfit.trials import treatment
 
-    run = copied(cured, tmp_path)
+    run = copied(judged, tmp_path)
+    monkeypatch.setattr(treatment, "PLAIN", float("inf"))
     honest = treatment.finished
 
     def short_of_memory(trial: Any) -> bool:
@@ -340,7 +371,7 @@ def test_what_would_be_tried_is_shown_without_training(cured: Cure, tmp_path: Pa
     run = copied(cured, tmp_path)
     shutil.rmtree(run.folder / "cure")
     first = plan(run)
-    assert [one.remedy for one in first][:3] == ["usual-learning-rate", "warmup", "measured-learning-rate"]
+    assert [one.remedy for one in first][:3] == ["measured-learning-rate", "warmup", "usual-learning-rate"]
     assert not (run.folder / "cure").exists()
     told = CliRunner().invoke(app, ["cure", str(run.folder), "--dry-run"])
     assert told.exit_code == 0, told.output

@@ -37,6 +37,11 @@ def treatable(findings: Sequence[Finding]) -> list[Finding]:
     return [one for one in findings if one["severity"] != "advice" and catalogue()[one["id"]].family in ORDER]
 
 
+def comes_after(one: str, other: str) -> bool:
+    """Whether a finding is of a kind that is looked at after another's."""
+    return ORDER.index(catalogue()[one].family) > ORDER.index(catalogue()[other].family)
+
+
 def groups(findings: Sequence[Finding], recipe: Recipe, *, same_loss: bool = False) -> Iterator[list[Candidate]]:
     """The candidates for a resolved recipe, a few at a time, in the order of trying; none twice.
 

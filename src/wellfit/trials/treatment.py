@@ -2,7 +2,8 @@
 
 In rounds. *Screen*: a few remedies of the first cause, in the order in which an expert would try them (`candidates.py`), are trained
 once each, with the run's own seed, data and order. *Judge*: the best is trained beside the recipe that it changes over seeds that
-screened nothing, and kept if it is better in the paired comparison; else the next best, then the next few. What the doctor says of
+screened nothing, and kept if it is better in the paired comparison; else the next best, then the next few. One that halves the loss and
+after which the doctor finds nothing of that kind is kept as it is, and nothing beside it is tried: the proof judges it. What the doctor says of
 what was kept opens the next round. Where a change was kept, the learning rate is measured anew once nothing is found any more, because
 every change moves the best one. *Prove*: the run's recipe and the changed one at full length, over seeds that decided nothing, scored on
 the test part where there is one. Only what is better there is a cure.
@@ -45,6 +46,7 @@ FOLDER, SUMMARY, CURED, PICTURE, RATES = "cure", "cure.json", "cured.yaml", "cur
 ROUNDS = 4  # changes that are kept for what is found
 CLOSELY = 2  # of a few, how many are judged
 WORTH = 0.03  # of a score: what gains less is not worth a change
+PLAIN = 0.5  # of a score: what gains as much, and leaves nothing to find, needs no judging before the proof
 AS_GOOD = 0.9  # of the largest gain: as good, so what leaves nothing for the doctor to find comes first
 MEASURING = 1000  # steps that measuring a learning rate may well take; with less of the budget left it is passed over
 OF_LENGTH = (
@@ -196,7 +198,12 @@ class _Course:
 
     def _closely(self, current: Way, few: Sequence[Candidate]) -> Way | None:
         """Screens a few, and judges the best of them over further seeds. The first that is better, None if none is."""
-        screened = [one for candidate in few if (one := self._screened(current, candidate)) is not None]
+        screened = []
+        for candidate in few:
+            one = self._screened(current, candidate)
+            if one is not None and self._is_plain(current, one, candidate.finding):
+                return self._kept_as_plain(one)
+            screened += [one] if one is not None else []
         most = max((gain for gain, _, _ in screened), default=0.0)
 
         def first(one: tuple[float, Way, int]) -> tuple[bool, float]:
@@ -212,6 +219,22 @@ class _Course:
             if helps:
                 return replace(way, there={**way.there, **{seed: Path(folder) for seed, folder in arm.folders.items()}})
         return None
+
+    def _is_plain(self, current: Way, one: tuple[float, Way, int], finding: str) -> bool:
+        """Whether so much is gained that luck is no explanation, and what is found now is of a kind that comes later."""
+        gain, way, _ = one
+        before = self._score(current)
+        much = before is None or gain >= PLAIN * abs(before)
+        return much and all(
+            candidates.comes_after(left["id"], finding) for left in candidates.treatable(self._findings_of(way))
+        )
+
+    def _kept_as_plain(self, one: tuple[float, Way, int]) -> Way:
+        _, way, at = one
+        sentence = "So much, and what was found is gone: kept, for the proof to judge."
+        self.tried[at] = replace(self.tried[at], sentence=sentence, adopted=True)
+        self.tell(f"    {sentence}")
+        return way
 
     # ---- screen, judge, prove
 
