@@ -38,10 +38,8 @@ from wellfit.errors import CheckpointError
 from wellfit.events import Saved
 
 WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
-SHARDS, WHOLE = (
-    "shards",
-    "_weights",
-)  # the folder of what is cut over ranks; where state.pt keeps the weights' place then
+SHARDS = "shards"  # the folder of what is cut over ranks
+WHOLE = "_weights"  # where state.pt keeps the weights' place then
 NO_MORE_TENSORS = "_plain"  # where state.pt keeps what a model's state_dict holds besides tensors
 
 
