@@ -1,9 +1,9 @@
 """What is declared is what is installed and tested."""
 
 import re
+import resource
 import subprocess
 import sys
-import time
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -45,13 +45,19 @@ def test_core_stays_short_and_torch_is_not_pinned() -> None:
     assert "torch>=2.11" in PROJECT["dependencies"]
 
 
+def spent() -> float:
+    """Seconds that the processes started from here, and ended, had a processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_quick() -> None:
-    """At most 0.5 s (the best of five, for other work may share the machine) and no torch."""
+    """At most 0.5 s of a processor (the best of five, for other work may share the machine) and no torch."""
     times = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = spent()
         done = subprocess.run([sys.executable, "-m", "wellfit", "--help"], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - began)
+        times.append(spent() - began)
     assert "train" in done.stdout
     assert min(times) < 0.5, times
     code = "import sys\nfrom wellfit.cli import app\nsys.exit('torch' in sys.modules)"
