@@ -16,7 +16,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -249,6 +249,38 @@ def any_rank(*flags: bool) -> tuple[bool, ...]:
     votes = torch.tensor(flags, dtype=torch.int32)
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return tuple(bool(vote) for vote in votes.tolist())
+
+
+class Vote:
+    """Whether any rank has raised a flag, without waiting for the others: what is asked in one step is answered in the next."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[Tensor, Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._answer()
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether it was up on any rank a step ago; with one rank, whether it is up."""
+        if world() == 1:
+            return flags
+        answer = self._answer() or (False,) * len(flags)
+        _enters()
+        votes = torch.tensor(flags, dtype=torch.int32)
+        self._asked = votes, dist.all_reduce(votes, dist.ReduceOp.MAX, async_op=True)
+        return answer
+
+    def _answer(self) -> tuple[bool, ...]:
+        if self._asked is None:
+            return ()
+        votes, work = self._asked
+        work.wait()
+        self._asked = None
+        return tuple(bool(vote) for vote in votes.tolist())
 
 
 def gathered(thing: Any) -> list[Any]:

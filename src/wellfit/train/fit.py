@@ -13,7 +13,7 @@ import time
 from torch import Tensor
 
 from wellfit.data.batches import Batch
-from wellfit.distributed import any_rank, syncing, total
+from wellfit.distributed import Vote, syncing, total
 from wellfit.events import Evaluated
 from wellfit.train.interruption import Interruption
 from wellfit.train.record import Recorder
@@ -40,7 +40,7 @@ def fit(job: Job, record: Recorder) -> str:
 
     gradient = compiled(backward, replica, record.note) if job.recipe.hardware.compile else backward
 
-    with recovery.explaining(), Interruption() as interruption:
+    with recovery.explaining(), Interruption() as interruption, Vote() as vote:
         while standing.step < job.steps and not standing.patience_is_over and not reason:
             # 1. The learning rate is a function of the step; the micro-batches are those at this position of the data.
             learning_rate = job.set_learning_rate(standing.step)
@@ -76,7 +76,7 @@ def fit(job: Job, record: Recorder) -> str:
 
             # 5. Now and then: read the numbers, evaluate, save, stop.
             step, last, improved = standing.step, standing.step == job.steps, False
-            interrupted, overdue = any_rank(interruption.requested or step == job.until, record.save_is_overdue())
+            interrupted, overdue = vote.any(interruption.requested, record.save_is_overdue())
             evaluating = step % job.evaluate_every == 0 or last
             if step % training.log_every == 0 or evaluating or last:
                 broken = not record.flush()
@@ -87,7 +87,7 @@ def fit(job: Job, record: Recorder) -> str:
                 record.emit(Evaluated(step, "valid", scores))
             if broken:
                 reason = "loss-not-finite"
-            elif interrupted and not last:
+            elif (interrupted or step == job.until) and not last:
                 reason = "interrupted"
             if not broken and (step % job.save_every == 0 or last or improved or overdue or reason):
                 record.save(job, best=improved)
