@@ -1,7 +1,7 @@
 """`wellfit ...` as in a shell, from a process that has the libraries loaded already, which saves each command some seconds.
 
 The process that runs a command is forked from one that has imported wellfit and done nothing with it. Whether a bare interpreter
-gets as far is tested by what starts one (`test_watch.py`, `test_packaging.py`, and all ranks).
+gets as far is tested by the README, which starts each verb once from one, and by all ranks.
 """
 
 import contextlib

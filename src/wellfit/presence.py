@@ -23,7 +23,7 @@ from typing import Any
 
 BEAT = 1.0  # seconds
 LOST = 3.5  # beats after which a rank that says nothing is gone
-REPORTS = 10.0  # seconds that a rank's last words may take to arrive, on a busy machine
+REPORTS = 5.0  # seconds that a rank's last words may take to arrive
 
 
 class Presence:

@@ -9,6 +9,7 @@ goes on from it, in any way of sharing.
 """
 
 import contextlib
+import copy
 import io
 import logging
 import os
@@ -86,6 +87,7 @@ def shared(
         engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=settings, dist_init_required=False
         )  # fmt: skip
+    # DeepSpeed calls these in every step, and torch's word on them is for its authors.
     warnings.filterwarnings("ignore", message=".*torch.distributed.*deprecated", category=FutureWarning)
     engine.register_forward_pre_hook(_first_buffers)
     return Zero(engine, groups), ZeroGradients(engine)
@@ -189,10 +191,9 @@ class Zero:
             kept = [state["state"][i] for i in theirs["params"] if i in state["state"]]
             if not kept:
                 continue
-            self.inner.state[flat] = {
-                name: torch.zeros_like(flat) if _alike(value, parameters[0]) else value.clone() if isinstance(value, Tensor) else value
-                for name, value in kept[0].items()
-            }  # fmt: skip
+            shared = {name: value for name, value in kept[0].items() if not _alike(value, parameters[0])}  # the step
+            laid_out = {name: torch.zeros_like(flat) for name in kept[0] if name not in shared}
+            self.inner.state[flat] = laid_out | copy.deepcopy(shared)
             self._link()
             for parameter, values in zip(parameters, kept, strict=True):
                 for name, value in values.items():

@@ -284,6 +284,30 @@ def test_what_cannot_be_is_one_sentence_from_one_rank(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*-run")] == ["failing-run"]
 
 
+def asked_to_stop(root: Path) -> None:
+    """SIGTERM reaches rank 1 alone, in its sixth step."""
+    take = InMemory.take
+
+    def odd(batches: InMemory) -> list:
+        if os.environ["RANK"] == "1" and batches.position == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(batches)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(InMemory, "take", odd)
+        train(str(root), KINDS["ddp"], 0.3)
+
+
+def test_one_rank_is_asked_to_stop_and_all_stop_at_one_step(tmp_path: Path) -> None:
+    ranks(2, asked_to_stop, tmp_path / "run")
+    run = wellfit.open(tmp_path / "run")
+    assert (ended := run.ended()) is not None
+    assert (ended.reason, ended.step) == ("interrupted", 7)  # what is asked in one step is answered in the next
+    ranks(2, resumed, tmp_path / "run")
+    ranks(2, train, str(tmp_path / "whole"), KINDS["ddp"], 0.3)
+    assert_equal(wellfit.open(tmp_path / "whole"), wellfit.open(tmp_path / "run"), closeness=0.0)
+
+
 def waits(root: Path) -> None:
     told(root, train, str(root / "run"), {"hardware.rank_timeout": 3})
 
