@@ -23,6 +23,7 @@ REFUSED = {
     "muon": {"hardware.parallel": "zero2", "optimizer.kind": "muon"},
     "by-value": {"hardware.parallel": "zero1", "training.max_grad_value": 0.1},
     "double": {"hardware.parallel": "zero1"},
+    "profiled": {"hardware.parallel": "zero1"},
 }
 
 
@@ -41,6 +42,9 @@ def everything(root: Path) -> None:
 
 
 def refused(folder: str, name: str, given: dict) -> None:
+    if name == "profiled":
+        wellfit.profile(network(), (X, Y), loss="cross-entropy", steps=2, changes=[], set={**SETTINGS, **given})
+        return
     model: nn.Module = network().double() if name == "double" else network()
     wellfit.fit(
         model, (X.double() if name == "double" else X, Y), loss="cross-entropy", set={**SETTINGS, **given},
@@ -71,6 +75,7 @@ def test_ranks_that_share_the_state_equal_one_process(tmp_path: Path) -> None:
         ("muon", "RecipeError False `hardware.parallel` is 'zero2', and `optimizer.kind` is muon, whose update looks at whole"),
         ("by-value", "RecipeError False `hardware.parallel` is 'zero1', by which DeepSpeed clips and steps at once"),
         ("double", "ModelError False `hardware.parallel` is 'zero1', but the parameter 0.weight is torch.float64"),
+        ("profiled", "RecipeError False `hardware.parallel` is 'zero1', and DeepSpeed holds on to the model"),
     ):  # fmt: skip
         assert (tmp_path / "many" / name / "0").read_text().startswith(words)
     assert "DS_ACCELERATOR" not in os.environ

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from wellfit import optim
 from wellfit.data.batches import seed_everything
+from wellfit.errors import RecipeError
 from wellfit.events import Evaluated, Event
 from wellfit.optim.gradients import Gradients
 from wellfit.precision import Precision
@@ -27,6 +28,7 @@ from wellfit.train.fit import fit
 from wellfit.train.record import Blind, Recorder
 from wellfit.train.recovery import cut_as_recovered
 from wellfit.train.setup import Job, Standing, with_rates
+from wellfit.zero import Zero
 
 FEWEST = 5  # losses that make a mean
 CHANGED = (  # of a job, by a short training
@@ -52,11 +54,16 @@ class Outcome:
 
 class ShortTraining:
     """A job and its start. `optimizer` is the caller's own, copied for each run with `twins`, id of a parameter -> its copy in
-    the job's model; without one the job's recipe makes it. `steps` counts those taken in all.
+    the job's model; without one the job's recipe makes it. `steps` counts those taken in all. Raises RecipeError under DeepSpeed.
     """
 
     def __init__(self, job: Job, optimizer: Any = None, twins: Mapping[int, Tensor] | None = None):
         self.job, self.optimizer, self.twins, self.steps = job, optimizer, dict(twins or {}), 0
+        if isinstance(job.optimizer, Zero):
+            raise RecipeError(
+                f"`hardware.parallel` is {job.recipe.hardware.parallel!r}, and DeepSpeed holds on to the model from its first step on, so nothing "
+                "short can be tried on it and taken back. Use ddp or fsdp here."
+            )
         self.position = copy.deepcopy(job.batches.state_dict())
         self.modes = [(module, module.training) for module in job.model.modules()]
         lasting = {id(value) for value in job.model.state_dict(keep_vars=True).values()}
