@@ -140,7 +140,7 @@ def open(path: str | Path) -> Run:
 def write_report(path: str | Path) -> Path:
     """Writes the run's `report.html` anew from what the run holds, and returns its path."""
     run = Run.open(path)
-    return report.write(run.folder, run.recipe, run.events(), run.environment, run.task)
+    return report.write(run.folder, run.recipe, run.events(), run.environment, run.task, run.findings())
 
 
 def turned(job: Job, run: Run) -> str:
@@ -229,7 +229,7 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsti
     if distributed.rank() == 0:
         if doctor is not None:
             run.keep_findings(finding.as_dict() for finding in doctor.findings())
-        report.write(run.folder, recipe, run.events(), run.environment, run.task)
+        report.write(run.folder, recipe, run.events(), run.environment, run.task, run.findings())
     run.model = None if is_sharded(job.model) else job.model
     return run
 

@@ -1,8 +1,9 @@
-"""The report of a run as one HTML file: no scripts, no network, readable on a phone, in the dark, on paper and aloud.
+"""The report of a run as one HTML file: no network, readable on a phone, in the dark, on paper and aloud.
 
 Here the recorded numbers become the few tables and figures that the template `page.html` lays out. Nothing is judged
-here beyond what the events say, and nothing is read but the arguments. Every name that comes from data or from a user
-is escaped: by the template's autoescape, and inside the figures by `curves.draw`.
+here beyond what events and findings say, and nothing is read but the arguments. Every name that comes from data or from a user
+is escaped: by the template's autoescape, inside the figures by `curves.draw`, and in what the script reads by `charts.embedded`.
+The figures are drawn here; where the extra `charts` is installed, a script draws them anew to be zoomed and read.
 
     >>> write(run.folder, run.recipe, run.events(), run.environment, run.task)
     PosixPath('runs/2026-11-22-1015-digits-convnet/report.html')
@@ -21,24 +22,31 @@ from typing import Any, NamedTuple
 from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Started, Stepped
 from wellfit.recipe import Recipe, describe
-from wellfit.report import curves, words
-from wellfit.report.curves import Figure, Line, Point
+from wellfit.report import charts, curves, words
+from wellfit.report.curves import Figure
+from wellfit.report.figures import figures
 
 REPORT = "report.html"
 WIDE, NARROW = (720, 300), (360, 210)  # sizes of a figure: across the page on a desk; beside another, or on a phone
 ROWS = 24  # of the table of numbers
+SURE = 0.9  # below it, a finding says how sure it is
 WHO = {"user": "you", "preset": "preset", "derived": "derived", "measured": "measured", "default": "default"}
 
 
 def write(
-    folder: Path, recipe: Recipe, events: Sequence[Event], environment: Mapping[str, Any], task: Mapping[str, Any]
+    folder: Path,
+    recipe: Recipe,
+    events: Sequence[Event],
+    environment: Mapping[str, Any],
+    task: Mapping[str, Any],
+    findings: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Writes `folder/report.html`, whole or not at all, and returns its path.
 
     `events` holds each thing once, as `Run.events` gives them. Raises RunError if the file cannot be written.
     """
     path = folder / REPORT
-    text = page(folder, recipe, events, environment, task)
+    text = page(folder, recipe, events, environment, task, findings)
     unfinished = path.with_name(f".{REPORT}-{secrets.token_hex(4)}")
     try:
         unfinished.write_text(text, encoding="utf-8", errors="replace")
@@ -54,10 +62,19 @@ def write(
 
 
 def page(
-    folder: Path, recipe: Recipe, events: Sequence[Event], environment: Mapping[str, Any], task: Mapping[str, Any]
+    folder: Path,
+    recipe: Recipe,
+    events: Sequence[Event],
+    environment: Mapping[str, Any],
+    task: Mapping[str, Any],
+    findings: Sequence[Mapping[str, Any]] = (),
+    live: bool | None = None,
 ) -> str:
-    """The report as HTML."""
+    """The report as HTML; `live`: with the script, which is so where the package that it needs is installed."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    live = charts.is_here() if live is None else live
 
     templates = Environment(
         loader=PackageLoader("wellfit", "report"),
@@ -85,7 +102,26 @@ def page(
         defaults=defaults,
         environment=_rows(environment),
         commands=commands(folder, recipe, ended),
+        findings=[told(finding) for finding in findings],
+        style=Markup(charts.script("style.css")),
+        again=f"wellfit report {shlex.quote(str(folder))}",
+        **(_script(recipe, events, findings) if live else {"live": False}),
     )
+
+
+def _script(recipe: Recipe, events: Sequence[Event], findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the page needs to come alive."""
+    from markupsafe import Markup
+
+    layers = charts.layers(events)
+    numbers = charts.charts(recipe, events, findings) | {"layers": layers}
+    return {
+        "live": True,
+        "layers": layers is not None,
+        "payload": Markup(charts.embedded(numbers)),
+        "packed": charts.vega(),
+        "script": Markup(charts.script("charts.js", "page.js")),
+    }
 
 
 # ---- what is told
@@ -114,6 +150,22 @@ def notes(events: Sequence[Event]) -> list[str]:
     return told
 
 
+def told(finding: Mapping[str, Any]) -> dict[str, Any]:
+    """A finding as the page shows it."""
+    step, sure = int(finding.get("onset_step", 0)), float(finding.get("confidence", 1.0))
+    onset = f"{finding['severity']}, from step {step:,}" if step else f"{finding['severity']}, before the first step"
+    return {
+        "id": finding["id"],
+        "severity": finding["severity"],
+        "step": step,
+        "when": onset + ("" if sure >= SURE else f", {words.percent(sure)} sure"),
+        "says": finding["says"],
+        "symptoms": finding.get("symptoms", []),
+        "remedies": finding.get("remedies", []),
+        "evidence": _rows(finding.get("evidence", {})),
+    }
+
+
 def results(recipe: Recipe, events: Sequence[Event]) -> Results | None:
     """The model's scores on each split (validation: at the best step), then the baselines'."""
     best = words.best_step(recipe, events)
@@ -132,41 +184,6 @@ def results(recipe: Recipe, events: Sequence[Event]) -> Results | None:
         rows.append((_heading(name), cells))
     columns = [f"{event.of}, {words.SPLITS.get(event.split, event.split)}" for event in shown]
     return Results(columns, rows) if rows else None
-
-
-def figures(recipe: Recipe, events: Sequence[Event]) -> list[Figure]:
-    """Loss, validation metrics, learning rate, gradient norm, throughput: those of which there is something to show."""
-    steps = [event for event in events if isinstance(event, Stepped)]
-    paces = [event for event in events if isinstance(event, Paced)]
-    valid = words.evaluations(events)
-    scores: dict[str, list[Point]] = {}
-    for event in valid:
-        for name, value in event.metrics.items():
-            scores.setdefault(name, []).append((event.step, value))
-
-    loss = _with_mean("training", [(s.step, s.loss) for s in steps], "training, ")
-    norms = _with_mean("gradient norm", [(s.step, s.grad_norm) for s in steps])
-    held_out = (Line("validation", scores.pop("loss"), "accent"),) if "loss" in scores else ()
-    limit = recipe.training.max_grad_norm
-    rates = Line("learning rate", [(s.step, s.learning_rate) for s in steps])
-    pace = Line("samples per second", [(p.step, p.samples_per_second) for p in paces])
-
-    measured: list[Stepped | Paced | Evaluated] = [*steps, *paces, *valid]
-    span = (min(event.step for event in measured), max(event.step for event in measured)) if measured else None
-    best = words.best_step(recipe, events)
-    mark = (best, "best") if best is not None else None
-    clipped = (limit, f"clipped to {words.number(limit)}") if limit else None
-    drawn = [Figure("Loss", (*loss, *held_out), may_be_log=True, span=span, mark=mark)]
-    for name, points in scores.items():
-        told = words.plain(name)
-        share = name in words.METRICS and words.METRICS[name].share
-        drawn.append(Figure(f"Validation {told}", (Line(told, points, "accent"),), share, span=span, mark=mark))
-    drawn += [
-        Figure("Learning rate", (rates,), span=span),
-        Figure("Gradient norm, before clipping", norms, may_be_log=True, span=span, level=clipped),
-        Figure("Samples per second", (pace,), span=span),
-    ]
-    return [figure for figure in drawn if any(line.points for line in figure.lines)]
 
 
 def numbers(events: Sequence[Event]) -> tuple[list[str], list[list[str]]]:
@@ -282,14 +299,6 @@ def commands(folder: Path, recipe: Recipe, ended: Ended | None) -> list[tuple[st
 
 
 # ---- inside
-
-
-def _with_mean(label: str, points: list[Point], prefix: str = "") -> tuple[Line, ...]:
-    """The curve, and its running mean where it is long enough to have one."""
-    mean = curves.smooth(points)
-    if mean == points:
-        return (Line(label, points),)
-    return Line(f"{prefix}each step", points, "faint"), Line(f"{prefix}smoothed", mean)
 
 
 def _drawn(figure: Figure, i: int) -> dict[str, Any]:
