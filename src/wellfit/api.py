@@ -34,6 +34,7 @@ from wellfit.train.evaluate import evaluate
 from wellfit.train.fit import fit as turn
 from wellfit.train.record import Observer, Record
 from wellfit.train.recovery import Recovery, explaining
+from wellfit.train.review import review
 from wellfit.train.setup import Job, from_given, from_recipe
 from wellfit.train.switches import torch_settings
 from wellfit.trials.find_lr import measured
@@ -140,7 +141,7 @@ def open(path: str | Path) -> Run:
 def write_report(path: str | Path) -> Path:
     """Writes the run's `report.html` anew from what the run holds, and returns its path."""
     run = Run.open(path)
-    return report.write(run.folder, run.recipe, run.events(), run.environment, run.task, run.findings())
+    return report.write(run.folder, run.recipe, run.events(), run.environment, run.task, run.findings(), run.review())
 
 
 def turned(job: Job, run: Run) -> str:
@@ -229,7 +230,7 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsti
     if distributed.rank() == 0:
         if doctor is not None:
             run.keep_findings(finding.as_dict() for finding in doctor.findings())
-        report.write(run.folder, recipe, run.events(), run.environment, run.task, run.findings())
+        report.write(run.folder, recipe, run.events(), run.environment, run.task, run.findings(), run.review())
     run.model = None if is_sharded(job.model) else job.model
     return run
 
@@ -341,3 +342,9 @@ def _score(job: Job, record: Record, step: int, beside: bool) -> None:
         if job.loaded is not None and yardsticks is not None and record.first:
             for baseline in yardsticks(job.loaded):
                 record.emit(Evaluated(step, "test", baseline.scores, of=baseline.name))
+    held = job.test if job.test is not None else job.valid
+    if held is not None and distributed.world() == 1:
+        with job.precision.autocast():
+            found = review(job.model, held, job.record)
+        if found is not None:
+            record.run.keep_review(found | {"split": "test" if job.test is not None else "valid"})

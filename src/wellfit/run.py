@@ -1,7 +1,7 @@
 """The run folder: everything a run was decided by and everything that happened in it.
 
     runs/2026-11-22-1015-digits-convnet/
-      recipe.yaml  environment.json  task.json  events.jsonl  findings.jsonl  checkpoints/  report.html
+      recipe.yaml  environment.json  task.json  events.jsonl  findings.jsonl  review.json  checkpoints/  report.html
 
 It can be copied, mailed and deleted; nothing in it is ever executed. This file reads and writes the folder and knows
 nothing of training.
@@ -24,12 +24,13 @@ from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Saved, Started, Stepped, Vitals, decode, encode
 from wellfit.recipe import Recipe, nearest
 
-RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, CHECKPOINTS = (
+RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW, CHECKPOINTS = (
     "recipe.yaml",
     "environment.json",
     "task.json",
     "events.jsonl",
     "findings.jsonl",
+    "review.json",
     "checkpoints",
 )
 
@@ -156,6 +157,17 @@ class Run:
         with contextlib.suppress(OSError):
             part.write_text("".join(json.dumps(f, ensure_ascii=False) + "\n" for f in findings), encoding="utf-8")
             part.replace(self.folder / FINDINGS)
+
+    def review(self) -> dict[str, Any]:
+        """What the network gets wrong on held-out data, as `train/review.py` tells it; empty where that was not looked at."""
+        return self._json(REVIEW)
+
+    def keep_review(self, review: dict[str, Any]) -> None:
+        """Writes what was looked at, in place of what stood there; it appears whole or not at all."""
+        part = self.folder / f".{REVIEW}.part"
+        with contextlib.suppress(OSError):
+            part.write_text(json.dumps(review), encoding="utf-8")
+            part.replace(self.folder / REVIEW)
 
     def metrics(self) -> dict[str, list[float | None]]:
         """The run as a table: one list per column, all equally long, one row per optimizer step (step 0 first if scored).

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +137,12 @@ def vega() -> str:
     """
     import vl_convert
 
-    kept = _cache() / f"vega-{VEGA_LITE}-of-{vl_convert.__version__}.gz"
+    kept = _cache() / f"vega-{VEGA_LITE}-of-{version('vl-convert-python')}.gz"
     with contextlib.suppress(OSError, EOFError, zlib.error):
         packed = kept.read_bytes()
         gzip.decompress(packed)  # torn files are made anew
         return base64.b64encode(packed).decode()
-    packed = gzip.compress(vl_convert.javascript_bundle(vl_version=VEGA_LITE).encode(), 9, mtime=0)
+    packed = gzip.compress(vl_convert.javascript_bundle("", vl_version=VEGA_LITE).encode(), 9, mtime=0)
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_name(f".{kept.name}-{secrets.token_hex(4)}")

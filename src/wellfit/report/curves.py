@@ -112,6 +112,36 @@ def draw(figure: Figure, width: int, height: int, name: str) -> str:
     return "".join([*parts, "</svg>"])
 
 
+def scatter(points: Sequence[Point], width: int, height: int, name: str) -> str:
+    """Outputs over targets as one `<svg>`, with the line on which they are equal."""
+    shown = [point for point in points if _drawable(point[0]) and _drawable(point[1])]
+    if not shown:
+        return ""
+    both = [value for point in shown for value in point]
+    axis = _linear(min(both), max(both))
+    right, floor = width - RIGHT, height - BOTTOM
+
+    def x(value: float) -> float:
+        return round(LEFT + axis.at(value) * (right - LEFT), 1)
+
+    def y(value: float) -> float:
+        return round(floor - axis.at(value) * (floor - TOP), 1)
+
+    title = f"Outputs over targets of {len(shown):,} samples"
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" aria-labelledby="{name}-title">',
+        f'<title id="{name}-title">{title}; on the line they are equal</title>',
+    ]
+    for value, text in axis.ticks:
+        parts.append(f'<path class="grid" d="M{LEFT} {y(value):g}H{right}"/>')
+        parts.append(_text(LEFT - 8, y(value) + 4, text, "end"))
+        parts.append(_text(x(value), floor + 17, text, "middle"))
+    parts.append(f'<path class="mark" d="M{LEFT} {floor}L{right} {TOP}"/>')
+    parts.append(_text(right, height - 3, "target", "end"))
+    parts += [f'<circle class="dot accent" cx="{x(a):g}" cy="{y(b):g}" r="2.2"/>' for a, b in shown]
+    return "".join([*parts, "</svg>"])
+
+
 def describe(figure: Figure) -> str:
     """The figure in words, for a screen reader."""
     tell = percent if figure.share and _shares(figure) else number

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Started, Stepped
 from wellfit.recipe import Recipe, describe
-from wellfit.report import charts, curves, words
+from wellfit.report import charts, curves, mistakes, words
 from wellfit.report.curves import Figure
 from wellfit.report.figures import figures
 
@@ -40,13 +40,14 @@ def write(
     environment: Mapping[str, Any],
     task: Mapping[str, Any],
     findings: Sequence[Mapping[str, Any]] = (),
+    review: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `folder/report.html`, whole or not at all, and returns its path.
 
     `events` holds each thing once, as `Run.events` gives them. Raises RunError if the file cannot be written.
     """
     path = folder / REPORT
-    text = page(folder, recipe, events, environment, task, findings)
+    text = page(folder, recipe, events, environment, task, findings, review)
     unfinished = path.with_name(f".{REPORT}-{secrets.token_hex(4)}")
     try:
         unfinished.write_text(text, encoding="utf-8", errors="replace")
@@ -68,6 +69,7 @@ def page(
     environment: Mapping[str, Any],
     task: Mapping[str, Any],
     findings: Sequence[Mapping[str, Any]] = (),
+    review: Mapping[str, Any] | None = None,
     live: bool | None = None,
 ) -> str:
     """The report as HTML; `live`: with the script, which is so where the package that it needs is installed."""
@@ -103,6 +105,7 @@ def page(
         environment=_rows(environment),
         commands=commands(folder, recipe, ended),
         findings=[told(finding) for finding in findings],
+        mistakes=mistakes.told(review) if review else None,
         style=Markup(charts.script("style.css")),
         again=f"wellfit report {shlex.quote(str(folder))}",
         **(_script(recipe, events, findings) if live else {"live": False}),
