@@ -34,6 +34,8 @@ RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW, CHECKPOINTS = (
     "checkpoints",
 )
 
+LONGEST = 1 << 20  # characters of a line of the journal; none that wellfit writes is so long
+
 
 class Run:
     """A run on disk. `model` is the trained network, in the process that trained it; None when opened again."""
@@ -121,21 +123,11 @@ class Run:
 
     def events(self) -> list[Event]:
         """What happened, each thing once: what a resume redid counts as redone. Torn lines are counted in `torn`."""
-        lines = self._lines()
-        told: dict[tuple[Any, ...], Event] = {}
-        self.torn = 0
-        for line in lines:
-            try:
-                event = decode(line)
-            except ValueError:
-                self.torn += 1
-                continue
-            if isinstance(event, Started):
-                told = {key: old for key, old in told.items() if old.step <= event.step and not isinstance(old, Ended)}
-            key = _identity(event)
-            told.pop(key, None)
-            told[key] = event
-        return list(told.values())
+        heard = Heard()
+        for line in self._lines():
+            heard.add(line)
+        self.torn = heard.torn
+        return heard.events()
 
     def findings(self) -> list[dict[str, Any]]:
         """What the doctor found, causes first: `id`, `severity`, `onset_step`, `confidence`, `says`, `evidence`, `remedies`."""
@@ -250,6 +242,33 @@ class Run:
         except OSError as error:
             raise RunError(f"{self.folder / EVENTS} cannot be read: {error.strerror}.") from None
         return [line for line in content.split("\n") if line]
+
+
+class Heard:
+    """What a journal told so far, each thing once. Lines are added in their order; torn ones are counted in `torn`."""
+
+    def __init__(self) -> None:
+        self.torn = 0
+        self._told: dict[tuple[Any, ...], Event] = {}
+
+    def add(self, line: str) -> None:
+        if len(line) > LONGEST:
+            self.torn += 1
+            return
+        try:
+            event = decode(line)
+        except ValueError:
+            self.torn += 1
+            return
+        if isinstance(event, Started):
+            told = self._told.items()
+            self._told = {key: old for key, old in told if old.step <= event.step and not isinstance(old, Ended)}
+        key = _identity(event)
+        self._told.pop(key, None)
+        self._told[key] = event
+
+    def events(self) -> list[Event]:
+        return list(self._told.values())
 
 
 def runs(root: Path) -> list[Run]:

@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from wellfit.errors import MissingExtra
 from wellfit.events import Event, Paced, Started, Vitals
 from wellfit.recipe import Recipe
 from wellfit.report import curves, words
@@ -127,6 +128,12 @@ def _short(value: float | None) -> float | None:
 def is_here() -> bool:
     """Whether the package that carries Vega is installed."""
     return importlib.util.find_spec("vl_convert") is not None
+
+
+def check() -> None:
+    """Raises MissingExtra where it is not."""
+    if not is_here():
+        raise MissingExtra("vl-convert-python", "charts", "The live page")
 
 
 @lru_cache(maxsize=1)

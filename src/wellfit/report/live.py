@@ -1,0 +1,276 @@
+"""The live page: all runs of a folder in a browser, growing while one looks. `wellfit ui runs/`.
+
+A few read-only answers over HTTP on this machine's own address. Run folders are read, and nothing in them is served as it is: pages are
+made here from what their numbers and texts say, and a file that leads out of the folder is not followed. No accounts, no telemetry,
+nothing is written. Whoever comes from another machine has to know a token.
+
+    GET /                  the page
+    GET /api/runs          how each run stands
+    GET /api/runs/NAME     the curves and findings of one
+    GET /report/NAME       its report, made on the spot
+
+    >>> look("runs", port=8017)
+"""
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import math
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wellfit.errors import RunError, WellfitError
+from wellfit.events import Event
+from wellfit.glance import Glance, glance
+from wellfit.listening import address, bound, check_token, is_here, needed, turn
+from wellfit.recipe import Recipe
+from wellfit.report import charts, words
+from wellfit.report.page import page
+from wellfit.run import ENVIRONMENT, EVENTS, FINDINGS, RECIPE, REVIEW, TASK, Heard, Run, runs
+
+PARTS = (RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW)
+KEPT = 64  # runs of which the events are kept
+COOKIE = "wellfit-token"
+POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+COLUMNS = (("name", "run"), ("state", "state"), ("step", "step"), ("score", "score"), ("findings", "findings"), ("began", "began"))  # fmt: skip
+
+
+def look(
+    root: str | Path = "runs",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8017,
+    token: str | None = None,
+    told: Callable[[str], None] = print,
+) -> None:
+    """Answers until SIGTERM or SIGINT. `told` hears where.
+
+    Raises RecipeError for a host or port that cannot be, MissingExtra without the extras `serve` and `charts`.
+    """
+    check_token(host, token)
+    app = application(root, token=token)
+    listens = bound(host, port)
+    known = f"/?token={token}" if token is not None else ""
+    told(f"The runs of {root} are at {address(listens, host)}{known}. Ctrl-C ends it.")
+    turn(app, listens)
+
+
+def application(root: str | Path = "runs", *, token: str | None = None) -> Any:
+    """The FastAPI application behind the page."""
+    fastapi = needed("fastapi", "The live page")
+    charts.check()
+    shelf = Shelf(Path(root))
+    app = fastapi.FastAPI(title="wellfit ui", docs_url=None, redoc_url=None, openapi_url=None)
+    Response = fastapi.Response
+
+    def tagged(request: Any, content: bytes, kind: str = "application/json") -> Any:
+        """With a name for the content, by which it is not sent twice."""
+        tag = f'"{hashlib.sha256(content).hexdigest()[:20]}"'
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"ETag": tag})
+        return Response(content, media_type=kind, headers={"ETag": tag, "Cache-Control": "no-cache"})
+
+    @app.get("/")
+    def root_page(request: fastapi.Request) -> Any:  # type: ignore[name-defined]
+        answer = Response(shell(shelf.root), media_type="text/html; charset=utf-8")
+        if token is not None and request.query_params.get("token"):
+            answer.set_cookie(COOKIE, request.query_params["token"], httponly=True, samesite="strict")
+        return answer
+
+    @app.get("/vega.js")
+    def vega() -> Any:
+        packed = base64.b64decode(charts.vega())
+        heads = {"Content-Encoding": "gzip", "Cache-Control": "max-age=86400"}
+        return Response(packed, media_type="text/javascript; charset=utf-8", headers=heads)
+
+    @app.get("/live.js")
+    def live() -> Any:
+        return Response(charts.script("charts.js", "live.js"), media_type="text/javascript; charset=utf-8")
+
+    @app.get("/api/runs")
+    def all_runs(request: fastapi.Request) -> Any:  # type: ignore[name-defined]
+        return tagged(request, _json({"root": str(shelf.root), "runs": shelf.all()}))
+
+    @app.get("/api/runs/{name}")
+    def one_run(request: fastapi.Request, name: str) -> Any:  # type: ignore[name-defined]
+        return tagged(request, shelf.told(name))
+
+    @app.get("/report/{name}")
+    def report(name: str) -> Any:
+        heads = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline' 'unsafe-eval'"}  # fmt: skip
+        return Response(shelf.report(name), media_type="text/html; charset=utf-8", headers=heads)
+
+    @app.exception_handler(WellfitError)
+    def unfit(_: Any, error: WellfitError) -> Any:
+        return Response(_json({"detail": str(error)}), 404, media_type="application/json")
+
+    @app.middleware("http")
+    async def gate(request: fastapi.Request, following: Callable[..., Any]) -> Any:  # type: ignore[name-defined]
+        if token is None and not is_here(request.headers.get("host", "")):
+            return Response("This page answers to the names of this machine alone, such as 127.0.0.1.", 421)
+        if token is not None and not _knows(request, token):
+            return Response("This needs the token that `wellfit ui` was started with: open the address that it printed.", 401)  # fmt: skip
+        answer = await following(request)
+        answer.headers.setdefault("Content-Security-Policy", POLICY)
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        answer.headers["Referrer-Policy"] = "no-referrer"
+        return answer
+
+    return app
+
+
+def shell(root: Path) -> str:
+    """The page, which asks for everything else."""
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    template = Environment(loader=PackageLoader("wellfit", "report"), autoescape=True).get_template("live.html")
+    return template.render(root=str(root), style=Markup(charts.script("style.css")), columns=COLUMNS)
+
+
+class Shelf:
+    """The runs of a folder, as far as they have been read. May be asked by several threads."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._lock = threading.Lock()
+        self._glances: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._open: dict[str, Followed] = {}
+
+    def all(self) -> list[dict[str, Any]]:
+        """How each run stands, latest first. What has not changed since is not read again."""
+        found = runs(self.root)
+        with self._lock:
+            before, self._glances = self._glances, {}
+            for run in found:
+                name = run.folder.name
+                sign = _sign(run.folder, (EVENTS, FINDINGS))
+                kept = before.get(name)
+                # That a run is still being trained shows in no file, so only one that has ended is not looked at again.
+                if kept is None or kept[0] != sign or kept[1]["state"] in ("training", "killed", "not begun"):
+                    kept = (sign, _row(glance(run) if _within(run.folder, self.root) else Glance(run.folder, "leads out")))
+                self._glances[name] = kept
+            return [row for _, row in self._glances.values()]
+
+    def told(self, name: str) -> bytes:
+        """Curves and findings of a run, as JSON. Raises RunError where there is none."""
+        with self._lock:
+            return self._followed(name).told()
+
+    def report(self, name: str) -> str:
+        """A run's report, made from what it holds. Raises RunError where there is none."""
+        with self._lock:
+            followed = self._followed(name)
+            run = followed.run
+            return page(
+                run.folder, followed.recipe(), followed.events(), run.environment, run.task, run.findings(), run.review(), live=True,
+            )  # fmt: skip
+
+    def _followed(self, name: str) -> "Followed":
+        folder = self.root / name
+        if Path(name).name != name or name.startswith(".") or not (folder / RECIPE).is_file():
+            self._open.pop(name, None)
+            raise RunError(f"There is no run {name} in {self.root} any more.")
+        if not _within(folder, self.root):
+            raise RunError(f"{name} holds a file that leads out of {self.root}, which is not followed.")
+        followed = self._open.pop(name, None) or Followed(Run(folder))
+        self._open[name] = followed  # the latest asked for is the last one to be let go
+        while len(self._open) > KEPT:
+            self._open.pop(next(iter(self._open)))
+        return followed
+
+
+class Followed:
+    """One run whose journal is read as it grows: only what is new."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self._heard, self._at, self._left, self._file = Heard(), 0, b"", (0, 0)
+        self._recipe: tuple[Any, Recipe] | None = None
+        self._told: tuple[Any, bytes] | None = None
+
+    def events(self) -> list[Event]:
+        path = self.run.folder / EVENTS
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            size, sign = file.seek(0, 2), _file(path)
+            if sign != self._file or size < self._at:  # another file: from its beginning
+                self._heard, self._at, self._left, self._file = Heard(), 0, b"", sign
+            file.seek(self._at)
+            lines = (self._left + file.read(size - self._at)).split(b"\n")
+            self._at, self._left = size, lines.pop()
+            for line in lines:
+                self._heard.add(line.decode("utf-8", "replace"))
+        return self._heard.events()
+
+    def recipe(self) -> Recipe:
+        sign = _sign(self.run.folder, (RECIPE,))
+        if self._recipe is None or self._recipe[0] != sign:
+            self._recipe = (sign, self.run.recipe)
+        return self._recipe[1]
+
+    def told(self) -> bytes:
+        sign = _sign(self.run.folder, (RECIPE, EVENTS, FINDINGS))
+        if self._told is None or self._told[0] != sign:
+            recipe, events, findings = self.recipe(), self.events(), self.run.findings()
+            body = charts.charts(recipe, events, findings) | {"headline": words.headline(recipe, events)}
+            for pin, finding in zip(body["findings"], findings, strict=True):
+                remedies = finding.get("remedies") or [{}]
+                pin |= {"says": str(finding["says"]), "remedy": str(remedies[0].get("words", ""))}
+            self._told = (sign, _json(body))
+        return self._told[1]
+
+
+# ---- inside
+
+
+def _row(seen: Glance) -> dict[str, Any]:
+    """A run as the table shows it. `value` sorts; what is not finite comes last."""
+    name = words.told(seen.metrics) if seen.metrics else ""
+    value = seen.metrics.get(name)
+    return {
+        "name": seen.name, "state": seen.state, "step": seen.step, "steps": seen.steps, "began": seen.began,
+        "metric": words.plain(name) if name else "",
+        "score": words.scored_as(name, value, seen.split) if value is not None else "",
+        "value": value if value is not None and math.isfinite(value) else None,
+        "findings": {"error": 0, "warning": 0, "advice": 0} | dict(seen.findings),
+    }  # fmt: skip
+
+
+def _within(folder: Path, root: Path) -> bool:
+    """Whether nothing that is read of a run leads elsewhere."""
+    top = root.resolve()
+    return folder.resolve().is_relative_to(top) and all(
+        not (folder / part).is_symlink() or (folder / part).resolve().is_relative_to(folder.resolve()) for part in PARTS
+    )
+
+
+def _sign(folder: Path, parts: tuple[str, ...]) -> Any:
+    return tuple(_file(folder / part, size=True) for part in parts)
+
+
+def _file(path: Path, size: bool = False) -> Any:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0, 0)
+    return (stat.st_ino, stat.st_dev, stat.st_size, stat.st_mtime_ns) if size else (stat.st_ino, stat.st_dev)
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _knows(request: Any, token: str) -> bool:
+    told = (
+        request.query_params.get("token", ""),
+        request.cookies.get(COOKIE, ""),
+        request.headers.get("authorization", "").removeprefix("Bearer "),
+    )
+    return any(hmac.compare_digest(one.encode(), token.encode()) for one in told)
