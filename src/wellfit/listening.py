@@ -21,9 +21,7 @@ LEAST = 8  # characters of a token
 def check_token(host: str, token: str | None) -> None:
     """Raises RecipeError where other machines could ask and need know nothing, or what they need to know is soon guessed."""
     if token is not None and len(token) < LEAST:
-        raise RecipeError(
-            f"The token has {len(token)} characters; give one of at least {LEAST} that nobody can guess."
-        )
+        raise RecipeError(f"The token has {len(token)} characters; give one of at least {LEAST} that nobody can guess.")
     if token is None and not is_loopback(host):
         raise RecipeError(
             f"`--host {host}` can be reached from other machines, so whoever asks must know a token. Add `--token TOKEN` (or set "

@@ -329,6 +329,26 @@ class Journal:
             return
 
 
+def is_held(journal: IO[bytes], keep: bool = False) -> bool:
+    """Whether another process is writing this journal: training the run. Where files have no locks, it is not known to be.
+
+    `keep`: hold it from now on, if nobody does.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes in one run are not noticed there
+        return False
+    try:
+        fcntl.flock(journal, (fcntl.LOCK_EX if keep else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        if not keep:
+            fcntl.flock(journal, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    return False
+
+
 def _identity(event: Event) -> tuple[Any, ...]:
     """What makes two events tell the same thing; the later one counts."""
     match event:

@@ -216,6 +216,24 @@ def report(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> No
     typer.echo(api.write_report(run))
 
 
+@app.command()
+def ui(
+    root: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs are kept.")] = Path("runs"),
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="On which it answers.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="N", help="0 takes any that is free.")] = 8017,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token", metavar="WORD", envvar="WELLFIT_TOKEN", help="Who asks must know it. Needed for other machines."
+        ),
+    ] = None,
+) -> None:
+    """Look at runs in a browser, while they grow: filter, lay curves over each other, read findings and reports."""
+    from wellfit.report import live
+
+    live.look(root, host=host, port=port, token=token, told=typer.echo)
+
+
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def doctor(
     program: Annotated[str, typer.Argument(metavar="SCRIPT or RUN", help="A Python script, or a run's folder.")],

@@ -183,7 +183,7 @@ class Chart {
     const looks = series.map((one, i) => this.hue(one, i));
     const few = this.points.map(points => points.length <= 40);
     const x = { field: "x", type: "quantitative", title: AXES[this.page.axis], scale: { domain: { expr: "[low, high]" }, nice: false, zero: false } };
-    const y = { field: "y", type: "quantitative", title: null, scale: { type: log ? "log" : "linear", zero: false, nice: true },
+    const y = { field: "y", type: "quantitative", title: null, scale: log ? { type: "log" } : { zero: false, nice: true },
       axis: this.data.share ? { format: ".1~%" } : { labelExpr: PLAIN } };
     const hue = { field: "i", type: "nominal", legend: null, scale: { domain: series.map((_, i) => i), range: looks } };
     const within = { filter: "datum.x >= low && datum.x <= high" };
@@ -191,6 +191,8 @@ class Chart {
       encoding: { x, y, color: hue, strokeWidth: { condition: { test: faint(series), value: 1 }, value: 1.8 } } }];
     if (few.some(Boolean)) layers.push({ data: { values: values.filter(one => few[one.i]) }, transform: [within], mark: { type: "circle", size: 22, opacity: 1, aria: false }, encoding: { x, y, color: hue } });
     if (this.data.level) layers.push({ data: { values: [{ y: this.data.level[0] }] }, mark: { type: "rule", strokeDash: [2, 3], stroke: text, aria: false }, encoding: { y } });
+    layers.push({ data: { values: [{}] }, transform: [{ calculate: "at", as: "x" }, { filter: "isValid(at) && at >= low && at <= high" }],
+      mark: { type: "rule", stroke: text, aria: false }, encoding: { x } });
     const marks = [
       ...(this.page.data.best !== null && this.page.data.best !== undefined ? [{ step: this.page.data.best, hue: text, name: "best" }] : []),
       ...(this.page.data.findings ?? []).map((one, number) => ({ step: one.step, hue: colour(STYLES[one.severity] ?? "--warn"), name: one.id, number })),
@@ -201,8 +203,6 @@ class Chart {
         mark: { type: "point", shape: "triangle-down", filled: true, size: 110, opacity: 1, cursor: "pointer" },
         encoding: { x, y: { value: 4 }, color: { field: "hue", type: "nominal", scale: null }, description: { field: "name" } } });
     }
-    layers.push({ data: { values: [{}] }, transform: [{ calculate: "at", as: "x" }, { filter: "isValid(at) && at >= low && at <= high" }],
-      mark: { type: "rule", stroke: text, aria: false }, encoding: { x } });
     return {
       width: "container", height: this.data.whole ? 260 : 180, background: null, autosize: { type: "fit-x", contains: "padding" }, padding: 2,
       params: [{ name: "low", value: low }, { name: "high", value: high }, { name: "at", value: this.page.at }],

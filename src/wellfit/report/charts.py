@@ -64,10 +64,13 @@ def chart(figure: Figure, whole: bool = False) -> dict[str, Any]:
 def series(line: Line) -> dict[str, Any]:
     """One curve, thinned as a drawn one is, with a null between stretches that a value which is not finite parts."""
     points: list[list[float | None]] = []
+    end = line.points[-1] if line.points else None
     for stretch in curves.thin(line.points, BUCKETS):
         if points:
-            points.append([stretch[0][0], None])
+            points.append([((points[-1][0] or 0) + stretch[0][0]) // 2, None])
         points += [[step, _short(value)] for step, value in stretch]
+    if end is not None and _short(end[1]) is None:
+        points.append([end[0], None])
     return {"label": line.label, "look": line.look, "points": points}
 
 

@@ -6,7 +6,7 @@ const { made, told } = wellfit;
 const EVERY = 2000, CHOSEN_FIRST = 1;
 const COLUMNS = [["name", "run"], ["state", "state"], ["step", "step"], ["score", "score"], ["findings", "findings"], ["began", "began"]];
 const body = document.querySelector("#runs tbody"), filter = document.getElementById("filter"), says = document.getElementById("says");
-const state = { runs: [], chosen: [], known: new Map(), sort: ["began", -1], hues: new Map(), page: null, first: true, failed: 0 };
+const state = { runs: [], chosen: [], known: new Map(), sort: ["began", -1], hues: new Map(), page: null, first: true, more: false, failed: 0 };
 
 async function asked(path, tag) {
   const answer = await fetch(path, { headers: tag ? { "If-None-Match": tag } : {} });
@@ -35,7 +35,7 @@ const rows = new Map();
 function row(run) {
   const box = made("input", { type: "checkbox", "aria-label": `Show the curves of ${run.name}`, onchange: () => choose(run.name, box.checked) });
   const key = made("i", { class: "key" }), link = made("a", { href: `report/${encodeURIComponent(run.name)}`, target: "_blank", rel: "noopener" }, "report");
-  const cells = Object.fromEntries(COLUMNS.slice(1).map(([name]) => [name, made("td")]));
+  const cells = Object.fromEntries(COLUMNS.slice(1).map(([name]) => [name, made("td", { class: name })]));
   const node = made("tr", {}, made("td", {}, box), made("th", { scope: "row" }, key, made("label", {}, run.name)), ...Object.values(cells), made("td", {}, link));
   node.querySelector("label").addEventListener("click", () => box.click());
   return { node, box, key, cells };
@@ -47,7 +47,7 @@ function filled(parts, run) {
   const texts = { state: run.state, step: `${run.step.toLocaleString("en")}${share}`, score: run.score, findings: counts.join(", ") || "none",
     began: run.began ? new Date(1000 * run.began).toLocaleString([], { dateStyle: "short", timeStyle: "short" }) : "" };
   for (const [name, text] of Object.entries(texts)) if (parts.cells[name].textContent !== text) parts.cells[name].textContent = text;
-  parts.cells.findings.className = run.findings.error ? "error" : run.findings.warning ? "warning" : "";
+  parts.cells.findings.className = `findings ${run.findings.error ? "error" : run.findings.warning ? "warning" : ""}`;
   parts.box.checked = state.chosen.includes(run.name);
   parts.node.classList.toggle("chosen", parts.box.checked);
   parts.key.style.background = parts.box.checked ? `var(--c${1 + state.hues.get(run.name) % 8})` : "transparent";
@@ -157,6 +157,7 @@ async function turn() {
     if (found) {
       state.runs = found.body.runs;
       state.tag = found.tag;
+      state.more = !found.body.whole;
       document.getElementById("where").textContent = found.body.root;
       const names = new Set(state.runs.map(run => run.name));
       const gone = state.chosen.filter(name => !names.has(name));
@@ -170,7 +171,7 @@ async function turn() {
   } catch (error) {
     if (++state.failed > 1) says.textContent = `wellfit ui does not answer: is it still running? (${error.message})`;
   }
-  setTimeout(turn, document.hidden ? 5 * EVERY : EVERY);
+  setTimeout(turn, state.more ? 50 : document.hidden ? 5 * EVERY : EVERY);
 }
 window.live = { state, choose, turn };
 turn();

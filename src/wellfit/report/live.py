@@ -19,6 +19,7 @@ import hmac
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,18 @@ from wellfit.listening import address, bound, check_token, is_here, needed, turn
 from wellfit.recipe import Recipe
 from wellfit.report import charts, words
 from wellfit.report.page import page
-from wellfit.run import ENVIRONMENT, EVENTS, FINDINGS, RECIPE, REVIEW, TASK, Heard, Run, runs
+from wellfit.run import ENVIRONMENT, EVENTS, FINDINGS, RECIPE, REVIEW, TASK, Heard, Run, is_held, runs
 
 PARTS = (RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW)
+PATIENCE = 0.4  # seconds that looking at runs may take before what is known is told
+OVER = ("finished", "early-stopping", "loss-not-finite", "leads out")
 KEPT = 64  # runs of which the events are kept
 COOKIE = "wellfit-token"
 POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'unsafe-inline'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+REPORTS = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline' 'unsafe-eval'"
 COLUMNS = (("name", "run"), ("state", "state"), ("step", "step"), ("score", "score"), ("findings", "findings"), ("began", "began"))  # fmt: skip
 
 
@@ -96,7 +100,8 @@ def application(root: str | Path = "runs", *, token: str | None = None) -> Any:
 
     @app.get("/api/runs")
     def all_runs(request: fastapi.Request) -> Any:  # type: ignore[name-defined]
-        return tagged(request, _json({"root": str(shelf.root), "runs": shelf.all()}))
+        rows, whole = shelf.all()
+        return tagged(request, _json({"root": str(shelf.root), "runs": rows, "whole": whole}))
 
     @app.get("/api/runs/{name}")
     def one_run(request: fastapi.Request, name: str) -> Any:  # type: ignore[name-defined]
@@ -104,8 +109,9 @@ def application(root: str | Path = "runs", *, token: str | None = None) -> Any:
 
     @app.get("/report/{name}")
     def report(name: str) -> Any:
-        heads = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'unsafe-inline' 'unsafe-eval'"}  # fmt: skip
-        return Response(shelf.report(name), media_type="text/html; charset=utf-8", headers=heads)
+        return Response(
+            shelf.report(name), media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": REPORTS}
+        )
 
     @app.exception_handler(WellfitError)
     def unfit(_: Any, error: WellfitError) -> Any:
@@ -144,20 +150,27 @@ class Shelf:
         self._glances: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._open: dict[str, Followed] = {}
 
-    def all(self) -> list[dict[str, Any]]:
-        """How each run stands, latest first. What has not changed since is not read again."""
-        found = runs(self.root)
+    def all(self) -> tuple[list[dict[str, Any]], bool]:
+        """How each run stands, latest first, and whether all have been looked at. What has not changed since is not read again.
+
+        Of hundreds that nobody has asked for before, those are told at once for which there is time; the next call goes on.
+        """
+        found, ends, whole = runs(self.root), time.monotonic() + PATIENCE, True
         with self._lock:
             before, self._glances = self._glances, {}
             for run in found:
                 name = run.folder.name
-                sign = _sign(run.folder, (EVENTS, FINDINGS))
-                kept = before.get(name)
-                # That a run is still being trained shows in no file, so only one that has ended is not looked at again.
-                if kept is None or kept[0] != sign or kept[1]["state"] in ("training", "killed", "not begun"):
-                    kept = (sign, _row(glance(run) if _within(run.folder, self.root) else Glance(run.folder, "leads out")))
-                self._glances[name] = kept
-            return [row for _, row in self._glances.values()]
+                sign, kept = _sign(run.folder, (EVENTS, FINDINGS)), before.get(name)
+                # That a run is being trained shows in no file.
+                if kept is not None and kept[0] == sign and (kept[1]["state"] in OVER or not _is_trained(run.folder)):
+                    self._glances[name] = kept
+                elif time.monotonic() < ends:
+                    seen = glance(run) if _within(run.folder, self.root) else Glance(run.folder, "leads out")
+                    self._glances[name] = (sign, _row(seen))
+                else:
+                    whole = False
+                    self._glances[name] = kept or (None, _row(Glance(run.folder, "…")))
+            return [row for _, row in self._glances.values()], whole
 
     def told(self, name: str) -> bytes:
         """Curves and findings of a run, as JSON. Raises RunError where there is none."""
@@ -228,6 +241,14 @@ class Followed:
 
 
 # ---- inside
+
+
+def _is_trained(folder: Path) -> bool:
+    try:
+        with (folder / EVENTS).open("rb") as journal:
+            return is_held(journal)
+    except OSError:
+        return False
 
 
 def _row(seen: Glance) -> dict[str, Any]:
