@@ -122,7 +122,15 @@ def test_hostile_folders_are_only_shown(tmp_path: Path) -> None:
     assert web.get("/api/runs/broken").status_code == 404
     assert len(web.get("/api/runs/torn").content) < 20_000
     assert web.get("/report/torn").status_code == 200
-    for path in ("../secret", "..%2Fsecret", ".", "..", "%2e%2e", "a/../../secret", "torn/recipe.yaml"):
+    for path in (
+        "../secret",
+        "..%2Fsecret",
+        "%2e%2e%2fsecret",
+        ".hidden",
+        "a/../../secret",
+        "torn/recipe.yaml",
+        "torn%2Frecipe.yaml",
+    ):
         assert web.get(f"/api/runs/{path}").status_code == 404, path
         assert web.get(f"/report/{path}").status_code == 404, path
 

@@ -166,9 +166,10 @@ class Chart {
     }) : []));
     const positive = this.points.some(points => points.some(([, y]) => y > 0));
     this.scale.hidden = !positive || this.data.share;
+    this.logged = this.log && positive && !this.data.share;
     const place = made("div", { class: "coming" });
     this.box.append(place); // Vega asks the element how wide it is
-    const result = await vegaEmbed(place, this.spec(series, this.log && positive && !this.data.share), { actions: false, renderer: "svg", tooltip: false });
+    const result = await vegaEmbed(place, this.spec(series, this.logged), { actions: false, renderer: "svg", tooltip: false });
     if (turn !== this.drawing) { result.finalize(); place.remove(); return; } // a later call was quicker
     this.view?.finalize();
     this.view = result.view;
@@ -178,18 +179,18 @@ class Chart {
   }
 
   spec(series, log) {
-    const [low, high] = this.page.window ?? this.whole(), text = colour("--muted"), rule = colour("--rule");
+    const [low, high] = this.page.window ?? this.whole(), [bottom, top] = this.span(low, high, log), text = colour("--muted"), rule = colour("--rule");
     const values = this.points.flatMap((points, i) => points.map(([x, y]) => ({ i, x, y: y !== null && (!log || y > 0) ? y : null })));
     const looks = series.map((one, i) => this.hue(one, i));
     const few = this.points.map(points => points.length <= 40);
     const x = { field: "x", type: "quantitative", title: AXES[this.page.axis], scale: { domain: { expr: "[low, high]" }, nice: false, zero: false } };
-    const y = { field: "y", type: "quantitative", title: null, scale: log ? { type: "log" } : { zero: false, nice: true },
+    const y = { field: "y", type: "quantitative", title: null, scale: { ...(log ? { type: "log" } : { zero: false }), nice: true, domain: { expr: "[bottom, top]" } },
       axis: this.data.share ? { format: ".1~%" } : { labelExpr: PLAIN } };
     const hue = { field: "i", type: "nominal", legend: null, scale: { domain: series.map((_, i) => i), range: looks } };
     const within = { filter: "datum.x >= low && datum.x <= high" };
-    const layers = [{ data: { values }, transform: [within], mark: { type: "line", clip: true, strokeJoin: "round", aria: false },
+    const layers = [{ data: { values }, mark: { type: "line", clip: true, strokeJoin: "round", aria: false },
       encoding: { x, y, color: hue, strokeWidth: { condition: { test: faint(series), value: 1 }, value: 1.8 } } }];
-    if (few.some(Boolean)) layers.push({ data: { values: values.filter(one => few[one.i]) }, transform: [within], mark: { type: "circle", size: 22, opacity: 1, aria: false }, encoding: { x, y, color: hue } });
+    if (few.some(Boolean)) layers.push({ data: { values: values.filter(one => few[one.i]) }, mark: { type: "circle", clip: true, size: 22, opacity: 1, aria: false }, encoding: { x, y, color: hue } });
     if (this.data.level) layers.push({ data: { values: [{ y: this.data.level[0] }] }, mark: { type: "rule", strokeDash: [2, 3], stroke: text, aria: false }, encoding: { y } });
     layers.push({ data: { values: [{}] }, transform: [{ calculate: "at", as: "x" }, { filter: "isValid(at) && at >= low && at <= high" }],
       mark: { type: "rule", stroke: text, aria: false }, encoding: { x } });
@@ -205,7 +206,7 @@ class Chart {
     }
     return {
       width: "container", height: this.data.whole ? 260 : 180, background: null, autosize: { type: "fit-x", contains: "padding" }, padding: 2,
-      params: [{ name: "low", value: low }, { name: "high", value: high }, { name: "at", value: this.page.at }],
+      params: Object.entries({ low, high, bottom, top, at: this.page.at }).map(([name, value]) => ({ name, value })),
       layer: layers, description: this.data.says ?? this.data.title, usermeta: {},
       config: { view: { stroke: null }, font: "system-ui, sans-serif", axis: { labelColor: text, titleColor: text, gridColor: rule, domainColor: rule, tickColor: rule, titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 11 } },
     };
@@ -217,10 +218,24 @@ class Chart {
     return Number.isFinite(low) ? [low, high] : [0, 1];
   }
 
+  /* The least and the greatest value of what the window shows, the points just outside it included. */
+  span(low, high, log) {
+    let bottom = Infinity, top = -Infinity;
+    for (const points of this.points) {
+      const first = points.findIndex(([x]) => x >= low), last = points.findLastIndex(([x]) => x <= high);
+      for (const [, y] of points.slice(Math.max(0, (first < 0 ? points.length : first) - 1), last + 2))
+        if (y !== null && (!log || y > 0)) { bottom = Math.min(bottom, y); top = Math.max(top, y); }
+    }
+    if (bottom > top) return log ? [0.1, 1] : [0, 1];
+    if (this.data.level && !log) top = Math.max(top, this.data.level[0] <= 2 * top ? this.data.level[0] : top);
+    if (bottom === top) { const room = Math.abs(top) / 10 || 1; return log ? [bottom / 2, top * 2] : [bottom - room, top + room]; }
+    return [bottom, top];
+  }
+
   move() {
     if (!this.view) return;
-    const [low, high] = this.page.window ?? this.page.extent();
-    this.view.signal("low", low).signal("high", high).runAsync();
+    const [low, high] = this.page.window ?? this.page.extent(), [bottom, top] = this.span(low, high, this.logged);
+    this.view.signal("low", low).signal("high", high).signal("bottom", bottom).signal("top", top).runAsync();
     this.point();
   }
 

@@ -163,8 +163,10 @@ def told(finding: Mapping[str, Any]) -> dict[str, Any]:
         "step": step,
         "when": onset + ("" if sure >= SURE else f", {words.percent(sure)} sure"),
         "says": finding["says"],
-        "symptoms": finding.get("symptoms", []),
-        "remedies": finding.get("remedies", []),
+        "symptoms": [{"id": one.get("id", ""), "says": one.get("says", "")} for one in finding.get("symptoms", [])],
+        "remedies": [
+            {"words": one.get("words", ""), "snippet": one.get("snippet", "")} for one in finding.get("remedies", [])
+        ],
         "evidence": _rows(finding.get("evidence", {})),
     }
 
