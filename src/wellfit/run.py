@@ -120,21 +120,8 @@ class Run:
 
     def events(self) -> list[Event]:
         """What happened, each thing once: what a resume redid counts as redone. Torn lines are counted in `torn`."""
-        lines = self._lines()
-        told: dict[tuple[Any, ...], Event] = {}
-        self.torn = 0
-        for line in lines:
-            try:
-                event = decode(line)
-            except ValueError:
-                self.torn += 1
-                continue
-            if isinstance(event, Started):
-                told = {key: old for key, old in told.items() if old.step <= event.step and not isinstance(old, Ended)}
-            key = _identity(event)
-            told.pop(key, None)
-            told[key] = event
-        return list(told.values())
+        told, self.torn = once(self._lines())
+        return told
 
     def findings(self) -> list[dict[str, Any]]:
         """What the doctor found, causes first: `id`, `severity`, `onset_step`, `confidence`, `says`, `evidence`, `remedies`."""
@@ -213,6 +200,11 @@ class Run:
         state = f"{ended.reason} at step {ended.step}" if ended else "not ended"
         return f"<Run {self.folder}: {state}>"
 
+    def _repr_html_(self) -> str:
+        import wellfit
+
+        return wellfit.html(self)
+
     def _json(self, name: str, needed: bool = False) -> dict[str, Any]:
         """A mapping of plain data; empty if it cannot be read and is not `needed`."""
         path, wrong = self.folder / name, "holds no mapping"
@@ -249,6 +241,26 @@ def runs(root: Path) -> list[Run]:
     return [Run(folder) for folder in sorted(found, key=lambda folder: folder.name, reverse=True)]
 
 
+def once(lines: Iterable[str]) -> tuple[list[Event], int]:
+    """What lines of a journal tell, each thing once: what was redone counts as redone. And how many cannot be read."""
+    told: dict[tuple[Any, ...], Event] = {}
+    torn = 0
+    for line in lines:
+        if not line:
+            continue
+        try:
+            event = decode(line)
+        except ValueError:
+            torn += 1
+            continue
+        if isinstance(event, Started):
+            told = {key: old for key, old in told.items() if old.step <= event.step and not isinstance(old, Ended)}
+        key = _identity(event)
+        told.pop(key, None)
+        told[key] = event
+    return list(told.values()), torn
+
+
 class Journal:
     """Appends events to a run's `events.jsonl`; only one process at a time can hold it.
 
@@ -283,19 +295,32 @@ class Journal:
             self._file.close()
 
     def _lock(self, folder: Path) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two processes in one run are not noticed there
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise RunError(
-                f"The run {folder} is being trained by another process. Wait for it, or stop it first."
-            ) from None
-        except OSError:  # a file system without locks
-            return
+        for patience in (0.05, 0.1, 0.0):  # one who only looks whether it is held has it for a moment (`is_held`)
+            if not is_held(self._file, keep=True):
+                return
+            time.sleep(patience)
+        self._file.close()
+        raise RunError(f"The run {folder} is being trained by another process. Wait for it, or stop it first.")
+
+
+def is_held(journal: IO[bytes], keep: bool = False) -> bool:
+    """Whether another process is writing this journal: training the run. Where files have no locks, it is not known to be.
+
+    `keep`: hold it from now on, if nobody does.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes in one run are not noticed there
+        return False
+    try:
+        fcntl.flock(journal, (fcntl.LOCK_EX if keep else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        if not keep:
+            fcntl.flock(journal, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    return False
 
 
 def _identity(event: Event) -> tuple[Any, ...]:
