@@ -133,7 +133,9 @@ def _table(rows: Sequence[Mapping[str, str]], seen: Sequence[Glance]) -> None:
     for name in LEAVES_FIRST:
         if _needed(shown, {**widths, "run": min(widths["run"], 2 * NARROWEST)}) > width and name in shown:
             shown.remove(name)
-    widths["run"] = max(NARROWEST, min(widths["run"], width - _needed(shown, widths) + widths["run"]))
+    widths["run"] = max(
+        min(widths["run"], NARROWEST), min(widths["run"], width - _needed(shown, widths) + widths["run"])
+    )
     console = _console()
     console.print(Text(GAP.join(name.ljust(widths[name]) for name in shown).rstrip(), style="bold"))
     for row, one in zip(rows, seen, strict=True):
@@ -222,12 +224,20 @@ def _curves(say: "_Screen", recipe: Recipe, events: Sequence[Event]) -> None:
     say.head("Course")
     names = [words.clean(name) for name, _, _ in curves]
     width = max(map(len, names))
-    room = max(8, min(40, say.width - width - 50))
-    for name, (_, points, metric) in zip(names, curves, strict=True):
-        line = spark(points, room, say.signs, may_be_log=metric == "loss")
+    told = [_numbers(recipe, metric, points) for _, points, metric in curves]
+    room = min(40, say.width - width - max(map(len, told)) - 6)
+    beside = room >= 8
+    for name, (_, points, metric), numbers in zip(names, curves, told, strict=True):
+        line = spark(points, room if beside else max(8, say.width - width - 4), say.signs, log=metric == "loss")
         say.line(
-            [(f"  {name:<{width}}  ", ""), (f"{line:<{room}}", "cyan"), (f"  {_numbers(recipe, metric, points)}", "")]
+            [
+                (f"  {name:<{width}}  ", ""),
+                (f"{line:<{room}}" if beside else line, "cyan"),
+                (f"  {numbers}" * beside, ""),
+            ]
         )
+        if not beside:
+            say.text(numbers, first="    ")
 
 
 def _main(recipe: Recipe, valid: Sequence[Evaluated]) -> str:

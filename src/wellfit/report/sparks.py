@@ -11,22 +11,24 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from wellfit.report.curves import Point, is_wide
+from wellfit.report.curves import SMALLEST, Point
 
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 BROKEN = {BLOCKS: "×", PLAIN: "x"}
 
 
-def spark(points: Sequence[Point], width: int, signs: str = BLOCKS, *, may_be_log: bool = False) -> str:
-    """The curve in at most `width` signs; on a logarithmic scale if it `may_be_log` and spans more than two decades."""
+def spark(points: Sequence[Point], width: int, signs: str = BLOCKS, *, log: bool = False) -> str:
+    """The curve in at most `width` signs; `log`: on a logarithmic scale, where all values are positive."""
     if not points:
         return ""
     count = min(width, len(points))
     cuts = [round(i * len(points) / count) for i in range(count + 1)]
     stretches = [[value for _, value in points[start:stop]] for start, stop in pairwise(cuts)]
     finite = [value for _, value in points if math.isfinite(value)]
-    log = may_be_log and bool(finite) and is_wide(finite)
-    means = [_mean([math.log(value) if log and value > 0 else value for value in values]) for values in stretches]
+    log = log and bool(finite) and min(finite) > SMALLEST
+    means = [
+        _mean([math.log(value) if log and math.isfinite(value) else value for value in values]) for values in stretches
+    ]
     known = [mean for mean in means if math.isfinite(mean)]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     return "".join(_sign(mean, low, high, signs) for mean in means)

@@ -21,10 +21,11 @@ T = TypeVar("T")
 ID = "wellfit.id"
 # What one request, a name, a parameter and a tag may hold, at most.
 METRICS, OTHERS, KEY, VALUE, TAG = 900, 90, 250, 6000, 5000
-IMPATIENT = {  # a server that is gone is noticed in seconds; what you have set yourself counts
+DEFAULTS = {  # a server that is gone is noticed in seconds; what you have set yourself counts
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 
 
@@ -32,11 +33,12 @@ class MLflow:
     """One run of an experiment on a server, or in a database of a folder."""
 
     def __init__(self, place: str, experiment: str):
-        for name, value in IMPATIENT.items():
+        for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient, entities
         from mlflow.tracking import get_tracking_uri
 
+        self.artifacts = (Path(place).absolute() / "artifacts").as_uri() if _is_folder(place) else None
         self.uri = _uri(place) or str(get_tracking_uri())
         self.experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "wellfit"
         self.where = ""
@@ -112,7 +114,7 @@ class MLflow:
         found = self._client.get_experiment_by_name(self.experiment)
         if found is None:
             try:
-                return str(self._client.create_experiment(self.experiment))
+                return str(self._client.create_experiment(self.experiment, self.artifacts))
             except Exception:  # another run has just made it
                 found = self._client.get_experiment_by_name(self.experiment)
                 if found is None:
@@ -134,13 +136,17 @@ class MLflow:
 
 def _uri(place: str) -> str:
     """A tracking URI; a folder is a database in it. Empty where nothing is said, and MLflow's own setting counts."""
-    if not place or "://" in place or place == "databricks":
+    if not _is_folder(place):
         return place
     folder = Path(place).absolute()
     if any(folder.glob("*/meta.yaml")):  # files, as older versions kept them
         return folder.as_uri()
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def _is_folder(place: str) -> bool:
+    return bool(place) and "://" not in place and place not in ("databricks", "uc")
 
 
 def _name(name: str) -> str:

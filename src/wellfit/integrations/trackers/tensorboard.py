@@ -1,7 +1,7 @@
 """TensorBoard: scalars, texts and settings of a run in event files, written by TensorBoard's own writer. No torch.
 
 A file cannot be changed, so a run that goes on gets another one, which begins by declaring what was written before void (a session
-log that starts at a step) and tells all of it again. TensorBoard shows each point once.
+log that starts at a step) and tells all of it again; then the earlier one is removed. TensorBoard shows each point once.
 
 $ tensorboard --logdir runs
 """
@@ -25,25 +25,26 @@ class TensorBoard:
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
         from tensorboard.compat.proto.types_pb2 import DT_STRING
-        from tensorboard.plugins.hparams import api_pb2, summary, summary_v2
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
         from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.folder = folder
         self.where = f"tensorboard --logdir {shlex.quote(str(folder))}"
         self._event, self._log, self._summary, self._status = Event, SessionLog, Summary, api_pb2
-        self._start, self._end = summary_v2.hparams_pb, summary.session_end_pb
+        self._start, self._settings, self._plugin = summary_v2.hparams_pb, metadata, plugin_data_pb2
         plugin = SummaryMetadata.PluginData(plugin_name="text", content=TextPluginData(version=0).SerializeToString())
         self._is_text = SummaryMetadata(plugin_data=plugin)
         one = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
         self._tensor = lambda text: TensorProto(dtype=DT_STRING, string_val=[text.encode()], tensor_shape=one)
         self._open = lambda: EventFileWriter(str(folder), max_queue_size=1000, filename_suffix=OURS)
         self._writer: Any = None
+        self._earlier: list[Path] = []  # files of ours that this one replaces
 
     def begin(self, story: Story) -> None:
-        again = any(self.folder.glob(f"events.out.tfevents.*{OURS}"))
+        self._earlier = list(self.folder.glob(f"events.out.tfevents.*{OURS}"))
         self._writer = self._open()
-        if again:
+        if self._earlier:
             self.back_to(-1, story.time)
         chosen = {path: setting(value) for path, value in story.recipe.items()}
         self._add(0, story.time, self._start(chosen, trial_id=story.id, start_time_secs=story.time))
@@ -64,6 +65,8 @@ class TensorBoard:
 
     def flush(self) -> None:
         self._writer.flush()
+        while self._earlier:
+            self._earlier.pop().unlink(missing_ok=True)
 
     def end(self, ending: Ending) -> None:
         self.text(ending.step, ending.time, "end", ending.text)
@@ -72,8 +75,12 @@ class TensorBoard:
         if ending.reason:
             failed = ending.reason == "loss-not-finite"
             status = self._status.STATUS_FAILURE if failed else self._status.STATUS_SUCCESS
-            self._add(ending.step, ending.time, self._end(status, ending.time))
-        self._writer.flush()
+            ended = self._plugin.SessionEndInfo(status=status, end_time_secs=ending.time)
+            about = self._settings.create_summary_metadata(self._plugin.HParamsPluginData(session_end_info=ended))
+            tag, nothing = self._settings.SESSION_END_INFO_TAG, self._settings.NULL_TENSOR
+            value = self._summary.Value(tag=tag, metadata=about, tensor=nothing)
+            self._add(ending.step, ending.time, self._summary(value=[value]))
+        self.flush()
         self._writer.close()
 
     def _add(self, step: int, time: float, summary: Any) -> None:

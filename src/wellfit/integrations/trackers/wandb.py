@@ -38,7 +38,7 @@ class WeightsAndBiases:
     def begin(self, story: Story) -> None:
         settings = self._library.Settings(
             console="off", disable_git=True, disable_code=True, x_disable_stats=True, x_disable_machine_info=True,
-            x_disable_meta=True,
+            x_disable_meta=True, x_save_requirements=False,
         )  # fmt: skip
         mode = self._mode()
         chosen = {path: setting(value, 2000) for path, value in story.recipe.items()}
