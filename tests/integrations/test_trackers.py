@@ -4,12 +4,14 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import socket
 import struct
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -209,51 +211,16 @@ def _single(value: float) -> float:
 # ---- MLflow
 
 
-def mlflow(uri: str) -> tuple[dict, dict, dict, str]:
-    """Metrics with their histories, parameters, tags and status of the one run that is there."""
+def mlflow(uri: str, experiment: str) -> tuple[dict, dict, dict, str]:
+    """Metrics with their histories, parameters, tags and status of the one run of an experiment."""
     client = pytest.importorskip("mlflow").MlflowClient(tracking_uri=uri)
-    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     histories = {
         name: sorted((m.step, m.timestamp, repr(m.value)) for m in client.get_metric_history(run.info.run_id, name))
         for name in run.data.metrics
     }
-    return histories, run.data.params, run.data.tags, run.info.status
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_mlflow_in_a_folder_live_replayed_and_resumed(tmp_path) -> None:
-    pytest.importorskip("mlflow")
-    pytest.importorskip("sqlalchemy")
-    run = made(tmp_path, [])
-    uri = f"sqlite:///{tmp_path / 'ml' / 'mlflow.db'}"
-    killed = [started(), *stepped(1, 2, 3), valid(3, 0.9, 0.6), *stepped(4, 5)]
-    one = Tracker("mlflow", tmp_path / "ml")
-    live(run, killed, one)
-    assert one.trouble == ""
-    histories, _, tags, status = mlflow(uri)
-    assert steps(histories) == [1, 2, 3, 4, 5]
-    assert (status, tags["wellfit.end"]) == ("KILLED", "not ended")
-    journal = Journal(run)
-    journal.write(stepped(6))
-    journal.close()
-    rest = [started(4), *stepped(5, 6), *WHOLE[-4:]]
-    live(run, rest, Tracker("mlflow", tmp_path / "ml"), findings=(FINDING,))
-    histories, chosen, tags, status = mlflow(uri)
-    assert set(histories) >= KEYS | {DROPPED, "best/step"}
-    assert steps(histories) == [1, 2, 3, 4, 5, 6]
-    assert histories["valid/loss"][1][2] == "nan"
-    assert chosen["optimizer.kind"] == "adamw"
-    assert status == "FINISHED"
-    assert "Stop earlier." in tags["finding.overfitting"]
-    assert tags["wellfit.best_step"] == "3"
-    track(run, "mlflow", tmp_path / "ml")
-    assert mlflow(uri) == (histories, chosen, tags, status)
-    track(run, "mlflow", tmp_path / "new")
-    replayed = mlflow(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
-    assert {k: [(s, v) for s, _, v in h] for k, h in replayed[0].items()} == {
-        k: [(s, v) for s, _, v in h] for k, h in histories.items()
-    }
-    assert (replayed[1], replayed[3]) == (chosen, status)
+    tags = {name: value for name, value in run.data.tags.items() if name != "mlflow.user"}
+    return histories, run.data.params, tags, run.info.status
 
 
 def test_names_that_mlflow_does_not_take_are_changed_and_stay_apart() -> None:
@@ -270,7 +237,7 @@ def test_names_that_mlflow_does_not_take_are_changed_and_stay_apart() -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A real `mlflow server`: its address and its process."""
+    """A real `mlflow server`: its address, its process and its database."""
     pytest.importorskip("mlflow")
     pytest.importorskip("flask")
     folder = tmp_path_factory.mktemp("server")
@@ -295,37 +262,90 @@ def server(tmp_path_factory):
             break
         assert process.poll() is None, "the server did not start"
         time.sleep(0.25)
-    yield address, process
+    yield address, process, folder / "a.db"
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, 9)
     process.wait()
 
 
+def killed_and_resumed(run: Run) -> Iterator[None]:
+    """Journals a training that is killed, and, when asked again, what its resume adds."""
+    journal = Journal(run)
+    journal.write([started(), *stepped(1, 2, 3), valid(3, 0.9, 0.6), *stepped(4, 5, 6)])
+    journal.close()
+    yield
+    journal = Journal(run)
+    journal.write([started(4), *stepped(5, 6), *WHOLE[-4:]])
+    journal.close()
+    run.keep_findings([FINDING])
+    yield
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_a_real_mlflow_server_and_one_that_goes_away(tmp_path, server, capsys) -> None:
-    address, process = server
+def test_mlflow_live_replayed_and_resumed(tmp_path, server) -> None:
+    address, _, database = server
     run = made(tmp_path, [])
-    one = Tracker("mlflow", address)
+    one = Tracker("mlflow", address, project="live")
     live(run, WHOLE, one, findings=(FINDING,))
     assert one.trouble == ""
-    histories, _, tags, status = mlflow(address)
     assert one.where.startswith(f"{address}/#/experiments/")
+    told = mlflow(address, "live")
+    histories, chosen, tags, status = told
+    assert set(histories) >= KEYS | {DROPPED, "best/step", "speed/data_wait"}
     assert steps(histories) == [1, 2, 3, 4, 5, 6]
+    assert histories["train/loss"][3] == (4, round(1000 * (BEGAN + 2)), "0.25")
     assert [value for _, _, value in histories["valid/loss"]] == ["0.9", "nan"]
-    assert (status, "overfitting" in tags["mlflow.note.content"]) == ("FINISHED", True)
-    track(run, "mlflow", address)
-    assert mlflow(address)[0] == histories
+    assert chosen["optimizer.kind"] == "adamw"
+    assert "Stop earlier." in tags["finding.overfitting"]
+    assert "The set is small." in tags["mlflow.note.content"]
+    assert (status, tags["wellfit.end"], tags["wellfit.best_step"]) == ("FINISHED", "finished", "3")
 
-    os.killpg(process.pid, 9)
-    process.wait()
-    capsys.readouterr()
-    lost = Tracker("mlflow", address)
-    live(made(tmp_path, [], name="lost"), WHOLE, lost)
-    said = capsys.readouterr().err
-    assert said.count("MLflow could not be told of the run") == 1
-    assert f"`wellfit track {tmp_path / 'lost'} mlflow={address}` sends what is missing." in said
-    with pytest.raises(TrackerError, match="MLflow could not be told"):
-        track(run, "mlflow", address)
+    track(run, "mlflow", address, project="live")  # again: nothing is doubled
+    assert mlflow(address, "live") == told
+    track(run, "mlflow", address, project="replay")
+    assert mlflow(address, "replay") == told
+
+    other = made(tmp_path, [], name="other")
+    for reached, end in zip(killed_and_resumed(other), ("KILLED", "FINISHED"), strict=True):
+        assert reached is None
+        track(other, "mlflow", address, project="resumed")
+        histories, _, _, status = mlflow(address, "resumed")
+        assert (steps(histories), status) == ([1, 2, 3, 4, 5, 6], end)
+    assert steps(histories, "valid/loss") == [3, 6]
+
+    (tmp_path / "ml").mkdir()
+    shutil.copy(database, tmp_path / "ml" / "mlflow.db")
+    track(run, "mlflow", tmp_path / "ml", project="folder")
+    assert mlflow(f"sqlite:///{tmp_path / 'ml' / 'mlflow.db'}", "folder") == told
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_server_that_goes_away_ends_no_training_and_is_said_once(tmp_path, server, capsys) -> None:
+    address, process, _ = server
+    run = made(tmp_path, [])
+    lost = Tracker("mlflow", address, project="lost")
+    with following([lost], run):
+        journal = Journal(run)
+        for event in WHOLE[:5]:
+            journal.write([event])
+            lost(event)
+        client = pytest.importorskip("mlflow").MlflowClient(tracking_uri=address)
+        while client.get_experiment_by_name("lost") is None:  # it has begun
+            time.sleep(0.2)
+        os.killpg(process.pid, 9)
+        process.wait()
+        said = []
+        for event in WHOLE[5:]:
+            journal.write([event])
+            try:
+                lost(event)
+            except TrackerError as error:  # which the record notes, and goes on
+                said.append(str(error))
+        journal.close()
+    said += capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "MLflow could not be told of the run" in said[0]
+    assert f"`wellfit track {run.folder} mlflow={address}` sends what is missing." in said[0]
 
 
 # ---- Weights & Biases
@@ -347,7 +367,8 @@ def wandb(folder: Path) -> list[tuple[dict, dict, object]]:
                 row = {
                     item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item
                 }
-                rows.setdefault(row["_step"], {}).update(row)
+                del row["_runtime"]  # of this process
+                rows.setdefault(row["_step"], {}).update({k: math.nan if v == "NaN" else v for k, v in row.items()})
             elif kind == "summary":
                 summary |= {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.summary.update}
             elif kind == "run":
@@ -375,20 +396,26 @@ def _records(content: bytes) -> list[bytes]:
 
 
 def test_wandb_offline_live_replayed_and_resumed(tmp_path) -> None:
-    pytest.importorskip("wandb")
+    library = pytest.importorskip("wandb")
     run = made(tmp_path, [])
     one = Tracker("wandb")
-    live(run, [started(), *stepped(1, 2, 3), valid(3, 0.9, 0.6), *stepped(4, 5)], one)
+    live(run, [started(), *stepped(1, 2, 3), valid(3, 0.9, 0.6), *stepped(4), *stepped(5)], one)
     assert one.trouble == ""
     assert one.where.startswith("wandb sync ")
+    journal = Journal(run)
+    journal.write([started(4), *stepped(5, 6), *WHOLE[-4:]])
+    journal.close()
+    run.keep_findings([FINDING])
     time.sleep(1.1)  # W&B names its folders by the second
-    live(run, [started(4), *stepped(5, 6), *WHOLE[-4:]], Tracker("wandb"), findings=(FINDING,))
+    track(run, "wandb")
+    library.teardown()
     (first, _, declared), (rows, summary, again) = wandb(run.folder)
     assert sorted(first) == [1, 2, 3, 4, 5]
     assert sorted(rows) == [1, 2, 3, 4, 5, 6], "each part holds the whole run"
+    assert [first[step] for step in (1, 2, 3, 4)] == [rows[step] for step in (1, 2, 3, 4)]
     assert [rows[step]["train/loss"] for step in sorted(rows)] == [1 / step for step in range(1, 7)]
     assert rows[3]["valid/accuracy"] == 0.6
-    assert rows[6]["valid/loss"] in ("NaN", None) or math.isnan(rows[6]["valid/loss"])
+    assert math.isnan(rows[6]["valid/loss"])
     assert rows[4]["_timestamp"] == pytest.approx(BEGAN + 2.0)
     assert declared.run_id == again.run_id
     assert {"finished", "overfitting"} <= set(again.tags)
@@ -397,23 +424,20 @@ def test_wandb_offline_live_replayed_and_resumed(tmp_path) -> None:
     assert summary["test/accuracy"] == 0.7
     assert summary[DROPPED] == 0.75
     assert summary["best/step"] == 3
-    time.sleep(1.1)
-    track(run, "wandb")
-    assert wandb(run.folder)[-1][:2] == (rows, summary)
 
 
 @pytest.mark.parametrize(
     ("environment", "login", "mode"),
-    [({}, "", "offline"), ({"WANDB_MODE": "offline"}, "yes", "offline"), ({}, "yes", "online"), ({"WANDB_API_KEY": "k"}, "", "online")],
+    [({}, "", "offline"), ({"WANDB_MODE": "offline"}, "yes", "offline"), ({}, "yes", "online"), ({"WANDB_API_KEY": "0" * 40}, "", "online")],
 )  # fmt: skip
 def test_wandb_sends_only_where_the_user_has_said_so(tmp_path, monkeypatch, environment, login, mode) -> None:
     from wellfit.integrations.trackers.wandb import WeightsAndBiases
 
-    pytest.importorskip("wandb")
+    pytest.importorskip("wandb").teardown()  # it remembers what was set
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     if login:
-        (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+        (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {'0' * 40}\n")
     assert WeightsAndBiases(tmp_path, "")._mode() == mode
 
 

@@ -8,13 +8,11 @@ where recovery went back by itself and took other steps, what was first told of 
 No machine's facts, console output, code or git state are sent; only what `telling.py` lists.
 """
 
-import netrc
 import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from wellfit.integrations.trackers.telling import Ending, Story, setting
 
@@ -81,11 +79,4 @@ class WeightsAndBiases:
         mode = os.environ.get("WANDB_MODE") or str(self._library.setup().settings.mode)
         if mode != "online" or os.environ.get("WANDB_MODE"):
             return mode
-        return "online" if os.environ.get("WANDB_API_KEY") or self._has_login() else "offline"
-
-    def _has_login(self) -> bool:
-        host = urlsplit(str(self._library.setup().settings.base_url)).hostname or ""
-        try:
-            return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-        except (OSError, netrc.NetrcParseError):
-            return False
+        return "online" if self._library.login(prompt=False, verify=False) else "offline"
