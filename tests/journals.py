@@ -44,6 +44,7 @@ WHOLE: list[Event] = [
     Evaluated(3, "test", {"accuracy": 0.75}, of="logistic regression"),
     Ended(6, "finished", 3.0, 3, 0.9),
 ]
+KILLED = WHOLE[:7]  # after its first evaluation
 
 
 def made(

@@ -24,7 +24,7 @@ def recipes(incomplete: str) -> list[Offer]:
     """Presets, recipe files, run folders."""
     from wellfit.recipe import presets
 
-    named: list[Offer] = [(name, "preset") for name in presets() if name.startswith(incomplete)]
+    named: list[Offer] = [(name, "preset") for name in sorted(presets()) if name.startswith(incomplete)]
     here = Path(os.path.dirname(incomplete) or ".")
     files = [str(path) for ending in ("*.yaml", "*.yml") for path in _listed(here, ending)]
     return [*named, *((file, "recipe") for file in files if file.startswith(incomplete)), *run_folders(incomplete)]

@@ -137,7 +137,11 @@ def _table(rows: Sequence[Mapping[str, str]], seen: Sequence[Glance]) -> None:
         min(widths["run"], NARROWEST), min(widths["run"], width - _needed(shown, widths) + widths["run"])
     )
     console = _console()
-    console.print(Text(GAP.join(name.ljust(widths[name]) for name in shown).rstrip(), style="bold"))
+    console.print(
+        Text(GAP.join(name.ljust(widths[name]) for name in shown).rstrip(), style="bold"),
+        overflow="ellipsis",
+        no_wrap=True,
+    )
     for row, one in zip(rows, seen, strict=True):
         line = Text()
         for name in shown:
