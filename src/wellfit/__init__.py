@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "Recipe", "Run", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "export", "find_batch", "find_lr",
-    "fit", "fit_recipe",
+    "Recipe", "Run", "Tracker", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "export", "find_batch", "find_lr",
+    "fit", "fit_recipe", "html",
     "lab", "learning_curve", "memory_plan", "memory_plan_config", "memory_plan_recipe",
-    "open", "predict", "profile", "rerun", "resume", "suggest", "trace", "trace_recipe", "watch",
+    "open", "predict", "profile", "rerun", "resume", "suggest", "trace", "trace_recipe", "track", "watch",
 ]  # fmt: skip
 
 _HOMES = {
     "Recipe": "wellfit.recipe",
     "Run": "wellfit.run",
+    "Tracker": "wellfit.integrations.trackers",
     "WellfitError": "wellfit.errors",
     "ablate": "wellfit.trials.compare",
     "check": "wellfit.examine",
@@ -31,6 +32,7 @@ _HOMES = {
     "find_lr": "wellfit.trials.find_lr",
     "fit": "wellfit.api",
     "fit_recipe": "wellfit.api",
+    "html": "wellfit.report.notebook",
     "lab": "wellfit.laboratory.verb",
     "learning_curve": "wellfit.curve",
     "memory_plan": "wellfit.memory",
@@ -44,6 +46,7 @@ _HOMES = {
     "suggest": "wellfit.advise",
     "trace": "wellfit.examine",
     "trace_recipe": "wellfit.examine",
+    "track": "wellfit.integrations.trackers",
     "watch": "wellfit.doctor.beside",
 }
 
@@ -56,9 +59,11 @@ if TYPE_CHECKING:
     from wellfit.doctor.beside import watch
     from wellfit.errors import WellfitError
     from wellfit.examine import check, check_recipe, trace, trace_recipe
+    from wellfit.integrations.trackers import Tracker, track
     from wellfit.laboratory.verb import lab
     from wellfit.memory import memory_plan, memory_plan_config, memory_plan_recipe
     from wellfit.recipe import Recipe
+    from wellfit.report.notebook import html
     from wellfit.run import Run
     from wellfit.trials.compare import ablate, compare
     from wellfit.trials.counterfactual import rerun

@@ -8,7 +8,6 @@ classical yardstick, the report. `import wellfit` gives these names; torch is lo
 """
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -25,8 +24,9 @@ from wellfit.environment import device as device_for
 from wellfit.environment import environment
 from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Started
+from wellfit.integrations.trackers import following
 from wellfit.recipe import Recipe
-from wellfit.report.progress import Progress
+from wellfit.report.notebook import live
 from wellfit.run import Run, runs
 from wellfit.sharding import is_sharded, mesh_of
 from wellfit.tasks import KINDS
@@ -201,8 +201,14 @@ def _of_launch(job: Job, root: Path, folder: Path | None, launch: str | None) ->
 
 
 def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsticks: bool = True) -> Run:
-    """From the last checkpoint, or the start, to the end."""
-    watching: list[Observer] = [*observers] if quiet else [Progress(sys.stderr), *observers]
+    """From the last checkpoint, or the start, to the end, with those who watch."""
+    watching: list[Observer] = [*observers] if quiet else [live(), *observers]
+    with following(watching, run):
+        return _watched(job, run, watching, yardsticks)
+
+
+def _watched(job: Job, run: Run, watching: Iterable[Observer], yardsticks: bool) -> Run:
+    """The training, the scores on data that decided nothing, the findings, the report."""
     recipe = job.recipe
     record = _record(job, run, watching)
     try:

@@ -61,3 +61,9 @@ class MissingExtra(WellfitError, ImportError):
 
 class ScriptError(WellfitError, ValueError):
     """A program that was to be watched is not there."""
+
+
+class TrackerError(WellfitError, RuntimeError):
+    """A tracker that cannot be reached, or does not take what it is told. It never ends a training: status 1."""
+
+    status = 1

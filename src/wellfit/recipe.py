@@ -232,6 +232,11 @@ class Recipe(Part):
         origins = {path: origin.model_dump() for path, origin in sorted(self.origins.items())}
         return yaml.safe_dump({**values, "origins": origins}, sort_keys=False, allow_unicode=True, width=120)
 
+    def _repr_html_(self) -> str:
+        import wellfit
+
+        return wellfit.html(self)
+
 
 def presets() -> dict[str, Path]:
     """The recipes that come with wellfit, by name."""

@@ -123,9 +123,7 @@ class Run:
 
     def events(self) -> list[Event]:
         """What happened, each thing once: what a resume redid counts as redone. Torn lines are counted in `torn`."""
-        heard = Heard()
-        for line in self._lines():
-            heard.add(line)
+        heard = Heard.of(self._lines())
         self.torn = heard.torn
         return heard.events()
 
@@ -217,6 +215,11 @@ class Run:
         state = f"{ended.reason} at step {ended.step}" if ended else "not ended"
         return f"<Run {self.folder}: {state}>"
 
+    def _repr_html_(self) -> str:
+        import wellfit
+
+        return wellfit.html(self)
+
     def _json(self, name: str, needed: bool = False) -> dict[str, Any]:
         """A mapping of plain data; empty if it cannot be read and is not `needed`."""
         path, wrong = self.folder / name, "holds no mapping"
@@ -251,7 +254,16 @@ class Heard:
         self.torn = 0
         self._told: dict[tuple[Any, ...], Event] = {}
 
+    @classmethod
+    def of(cls, lines: Iterable[str]) -> "Heard":
+        heard = cls()
+        for line in lines:
+            heard.add(line)
+        return heard
+
     def add(self, line: str) -> None:
+        if not line:
+            return
         if len(line) > LONGEST:
             self.torn += 1
             return
@@ -314,19 +326,12 @@ class Journal:
             self._file.close()
 
     def _lock(self, folder: Path) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two processes in one run are not noticed there
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise RunError(
-                f"The run {folder} is being trained by another process. Wait for it, or stop it first."
-            ) from None
-        except OSError:  # a file system without locks
-            return
+        for patience in (0.05, 0.1, 0.0):  # one who only looks whether it is held has it for a moment (`is_held`)
+            if not is_held(self._file, keep=True):
+                return
+            time.sleep(patience)
+        self._file.close()
+        raise RunError(f"The run {folder} is being trained by another process. Wait for it, or stop it first.")
 
 
 def is_held(journal: IO[bytes], keep: bool = False) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from wellfit.cli import completion
 from wellfit.cli.predictions import CHOICES_TOLD
 from wellfit.errors import WellfitError
 
@@ -23,10 +24,19 @@ app = typer.Typer(
 )
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="a.b=c", help="Set a field of the recipe. May be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="a.b=c",
+        help="Set a field of the recipe. May be repeated.",
+        autocompletion=completion.assignments,
+    ),
 ]
 Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where runs are kept.")]
-AsForTrain = Annotated[str, typer.Argument(metavar="[RECIPE]", help="As for `train`.")]
+AsForTrain = Annotated[
+    str, typer.Argument(metavar="[RECIPE]", help="As for `train`.", autocompletion=completion.recipes)
+]
+RunFolder = Annotated[Path, typer.Argument(help="The run's folder.", autocompletion=completion.run_folders)]
 Together = Annotated[
     Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for all of its runs.")
 ]
@@ -37,6 +47,15 @@ Gpus = Annotated[
 Restarts = Annotated[
     int, typer.Option("--restarts", metavar="N", help="With --gpus: how often lost processes are started again.")
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="TRACKER[=PLACE]",
+        help="Tell it to tensorboard[=FOLDER], wandb[=PROJECT] or mlflow[=URI] as it trains. May be repeated.",
+        autocompletion=completion.trackers,
+    ),
+]
 Numbers = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")]
 Picture = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")]
 
@@ -44,7 +63,12 @@ Picture = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The
 @app.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="[RECIPE]", help="A preset, a recipe file, a run folder, or the path of your data.")
+        str,
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="A preset, a recipe file, a run folder, or the path of your data.",
+            autocompletion=completion.recipes,
+        ),
     ] = "digits",
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
@@ -52,6 +76,7 @@ def train(
         Path | None, typer.Option("--folder", metavar="FOLDER", help="Exactly this folder for the run.")
     ] = None,
     cure: Annotated[bool, typer.Option("--cure", help="Treat what the doctor finds, as `wellfit cure` does.")] = False,
+    track: Track = None,
     gpus: Gpus = None,
     restarts: Restarts = 0,
 ) -> None:
@@ -64,10 +89,11 @@ def train(
     from wellfit.cli import show
 
     chosen = show.chosen(recipe, overrides or [])
+    trackers = show.trackers(track or [])
     from wellfit import api
 
-    run = api.fit_recipe(chosen, root=runs, folder=folder)
-    show.outcome(run, leave=not cure)
+    run = api.fit_recipe(chosen, root=runs, folder=folder, observers=trackers)
+    show.outcome(run, leave=not cure, trackers=trackers)
     if cure:
         from wellfit.cli import cures
 
@@ -75,24 +101,24 @@ def train(
 
 
 @app.command()
-def resume(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")], gpus: Gpus = None, restarts: Restarts = 0
-) -> None:
+def resume(run: RunFolder, track: Track = None, gpus: Gpus = None, restarts: Restarts = 0) -> None:
     """Go on with a run that was stopped or killed, to the same bits."""
     if gpus is not None:
         from wellfit.cli import ranks
 
         ranks.started(gpus, restarts)
         return
-    from wellfit import api
     from wellfit.cli import show
 
-    show.outcome(api.resume(run))
+    trackers = show.trackers(track or [])
+    from wellfit import api
+
+    show.outcome(api.resume(run, observers=trackers), trackers=trackers)
 
 
 @app.command()
 def rerun(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: RunFolder,
     overrides: Overrides = None,
     from_step: Annotated[int, typer.Option("--from-step", metavar="K", help="The last step that is kept.")] = 0,
     folder: Annotated[
@@ -107,7 +133,7 @@ def rerun(
 
 @app.command()
 def cure(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: RunFolder,
     seeds: Seeds = 3,
     steps: Annotated[
         int | None, typer.Option("--steps", metavar="N", help="Optimizer steps that everything together may take.")
@@ -132,7 +158,7 @@ def cure(
 
 @app.command()
 def compare(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="As for `train`.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="As for `train`.", autocompletion=completion.recipes)],
     changes: Annotated[
         list[str],
         typer.Argument(metavar="CHANGE...", help="a.b=c or a.b=c,d.e=f, or another recipe: a preset, a file, a run."),
@@ -184,11 +210,51 @@ def ablate(
 
 
 @app.command()
-def runs(root: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs are kept.")] = Path("runs")) -> None:
+def runs(
+    root: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs are kept.")] = Path("runs"),
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="COLUMN",
+            help="By age, name, state, steps, score or findings: latest, best or most first.",
+            autocompletion=completion.sorts,
+        ),
+    ] = None,
+    filter: Annotated[
+        str | None, typer.Option("--filter", metavar="TEXT", help="Only those with TEXT in name, state or score.")
+    ] = None,
+) -> None:
     """List the runs that are here, latest first."""
+    from wellfit.cli import screens
+
+    screens.runs(root, sort, filter)
+
+
+@app.command("show")
+def shown(run: RunFolder) -> None:
+    """Show a run on one screen: how it stands, scores, course, findings, and how to go on."""
+    from wellfit.cli import screens
+
+    screens.show(run)
+
+
+@app.command()
+def track(
+    run: RunFolder,
+    trackers: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TRACKER...",
+            help="tensorboard[=FOLDER], wandb[=PROJECT] or mlflow[=URI].",
+            autocompletion=completion.trackers,
+        ),
+    ],
+) -> None:
+    """Tell a run that exists to TensorBoard, Weights & Biases or MLflow. May be repeated; nothing is doubled."""
     from wellfit.cli import show
 
-    show.runs(root)
+    show.tracked(run, trackers)
 
 
 @app.command()
@@ -198,6 +264,7 @@ def explain(
         typer.Argument(
             metavar="[RECIPE or FIELD]",
             help="A preset, a recipe file, a run, or a field such as optimizer.learning_rate.",
+            autocompletion=completion.topics,
         ),
     ] = "",
     overrides: Overrides = None,
@@ -209,7 +276,7 @@ def explain(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="The run's folder.")]) -> None:
+def report(run: RunFolder) -> None:
     """Write the run's report.html anew and say where it is."""
     from wellfit import api
 
@@ -275,7 +342,7 @@ def trace(
 
 @app.command(epilog=CHOICES_TOLD)
 def predict(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: RunFolder,
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -296,13 +363,14 @@ def predict(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    run: RunFolder,
     folder: Annotated[Path, typer.Argument(help="A new folder for the files.")],
     format: Annotated[
         str,
         typer.Option(
             "--format",
             metavar="FORMAT",
+            autocompletion=completion.formats,
             help="safetensors: all weights, adapters added. peft: the adapters alone. huggingface: a pretrained language model.",
         ),
     ] = "safetensors",
@@ -328,7 +396,10 @@ def suggest(
 
 @app.command()
 def draw(
-    picture: Annotated[str, typer.Argument(help="vanishing, depth, approximation, or attention.")],
+    picture: Annotated[
+        str,
+        typer.Argument(help="vanishing, depth, approximation, or attention.", autocompletion=completion.pictures),
+    ],
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN TEXT]", help="For attention: a run's folder and a text.")
     ] = None,

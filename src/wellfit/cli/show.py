@@ -5,17 +5,17 @@ import os
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from wellfit.errors import RecipeError
-from wellfit.events import Ended, Evaluated
+from wellfit.integrations.trackers import KINDS, Tracker, track, tracker
 from wellfit.recipe import Origin, Recipe, describe, nearest, paths, presets
-from wellfit.report.words import setting, summary
+from wellfit.report.words import clean, setting, summary
 from wellfit.run import Run
-from wellfit.run import runs as runs_below
 
 BY = {
     "user": "you",
@@ -46,7 +46,18 @@ def chosen(recipe: str, overrides: list[str]) -> Recipe:
     return loaded.override(overrides)
 
 
-def outcome(run: Run, leave: bool = True) -> None:
+def trackers(words: list[str]) -> list[Tracker]:
+    """The trackers that are named."""
+    return [tracker(word) for word in words]
+
+
+def tracked(run: Path, words: list[str]) -> None:
+    """Tells a run that exists to each tracker, and says where to look."""
+    for one in trackers(words):
+        typer.echo(f"{KINDS[one.kind]}: {clean(track(run, one.kind, one.place))}")
+
+
+def outcome(run: Run, leave: bool = True, trackers: Sequence[Tracker] = ()) -> None:
     """The end of a run in words, and where it is. Leaves with the status of a run that did not end well, if `leave`."""
     if os.environ.get("RANK", "0") != "0":  # the first rank speaks for all
         return
@@ -54,6 +65,9 @@ def outcome(run: Run, leave: bool = True) -> None:
     for sentence in summary(run.recipe, run.events()):
         typer.echo(wrapped(sentence))
     typer.echo(f"\nRun:    {run.folder}\nReport: {run.folder / 'report.html'}")
+    for one in trackers:
+        if one.where:
+            typer.echo(f"Track:  {clean(one.where)}")
     ended = run.ended()
     ill = any(finding["severity"] != "advice" for finding in run.findings())
     if leave and ill and ended is not None and ended.reason != "interrupted":
@@ -63,27 +77,6 @@ def outcome(run: Run, leave: bool = True) -> None:
             typer.echo(f"\nGo on with it: wellfit resume {run.folder}")
         if leave or ended.reason == "interrupted":
             sys.exit(STOPPED[ended.reason])
-
-
-def runs(root: Path) -> None:
-    found = runs_below(root)
-    if not found:
-        typer.echo(f"No runs in {root}. `wellfit train` makes one.")
-        return
-    rows = [("run", "steps", "state", "best", "test")]
-    for run in found:
-        events = run.events()
-        ended = next((event for event in reversed(events) if isinstance(event, Ended)), None)
-        step = max((event.step for event in events), default=0)
-        tests = [
-            event for event in events if isinstance(event, Evaluated) and event.split == "test" and event.of == "model"
-        ]
-        best = "" if ended is None or ended.best_value is None else f"{ended.best_value:.4g} at {ended.best_step}"
-        score = _headline(dict(tests[-1].metrics)) if tests else ""
-        rows.append((run.folder.name, f"{step:,}", ended.reason if ended else "not ended", best, score))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def explanation(what: str, overrides: list[str]) -> None:
@@ -136,15 +129,12 @@ def _line(path: str, value: Any, origin: Origin, recipe: Recipe) -> None:
     typer.echo(wrapped(f"{name} = {setting(value)}  ({BY[origin.by]})  {reason}{source}", "  ", "      "))
 
 
-def _headline(scores: dict[str, float]) -> str:
-    for name in ("accuracy", "r2", "rmse", "loss"):
-        if name in scores:
-            return f"{name} {scores[name]:.4f}"
-    return ", ".join(f"{name} {value:.4g}" for name, value in list(scores.items())[:1])
-
-
 def wrapped(text: str, first: str = "", rest: str | None = None) -> str:
     width = max(40, min(shutil.get_terminal_size().columns, 110))
     return textwrap.fill(
-        text, width, initial_indent=first, subsequent_indent=first if rest is None else rest, break_on_hyphens=False
+        clean(text),
+        width,
+        initial_indent=first,
+        subsequent_indent=first if rest is None else rest,
+        break_on_hyphens=False,
     )

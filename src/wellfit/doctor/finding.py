@@ -73,6 +73,11 @@ class Finding:
         body |= {"place": self.place} if self.place else {}
         return body | ({"symptoms": [s.as_dict() for s in self.symptoms]} if self.symptoms else {})
 
+    def _repr_html_(self) -> str:
+        import wellfit
+
+        return wellfit.html(self)
+
 
 @lru_cache(maxsize=1)
 def catalogue() -> dict[str, Kind]:

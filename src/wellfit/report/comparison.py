@@ -187,6 +187,11 @@ class Comparison(Paired):
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([*lines, "", *self.says])
 
+    def _repr_html_(self) -> str:
+        from wellfit.report.notebook import html
+
+        return html(self)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         arms = []

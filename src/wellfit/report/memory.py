@@ -154,6 +154,11 @@ class MemoryPlan:
             ]
         return "\n".join([*lines, "", *self.says])
 
+    def _repr_html_(self) -> str:
+        from wellfit.report.notebook import html
+
+        return html(self)
+
 
 def needed(peak: int) -> int:
     """What a GPU must have for such a peak."""

@@ -167,6 +167,11 @@ class BatchSearch:
             tables.append(_laid_out(self.ways_told(), "left"))
         return "\n\n".join([*tables, "\n".join(self.says)])
 
+    def _repr_html_(self) -> str:
+        from wellfit.report.notebook import html
+
+        return html(self)
+
 
 def _laid_out(rows: list[Any], side: str) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

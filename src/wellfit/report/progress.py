@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Started, Stepped
-from wellfit.report.words import SPLITS, amount, count, duration, number, plain, told
+from wellfit.report.words import SPLITS, amount, clean, count, duration, number, plain, told
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -139,7 +139,7 @@ class Progress:
         text = "  ".join(filter(None, parts))
         self._losses.clear()
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._step, told=_clean(text))
+            self._bar.update(self._bar.task_ids[0], completed=self._step, told=clean(text))
             self._bar.refresh()
         elif not self.tty:
             self._print(f"step {self._step:,}/{self._steps:,}  {text}")
@@ -158,7 +158,7 @@ class Progress:
         return f"{duration((self.clock() - self._began) / done * (self._steps - self._step))} left"
 
     def _print(self, text: str) -> None:
-        text = _clean(text)
+        text = clean(text)
         if self._bar is not None:  # above the bar
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
             return
@@ -201,8 +201,3 @@ class Progress:
 
 def _listed(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{plain(name)} {amount(name, value)}" for name, value in metrics.items())
-
-
-def _clean(text: str) -> str:
-    """The text on one line, without characters that steer a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)

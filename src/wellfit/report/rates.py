@@ -133,6 +133,11 @@ class RateSearch:
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         return "\n".join([*lines, "", *self.says])
 
+    def _repr_html_(self) -> str:
+        from wellfit.report.notebook import html
+
+        return html(self)
+
     def draw(self, path: str | Path) -> Path:
         """Writes the picture, a .png, .svg or .pdf, and returns where. Raises MissingExtra without matplotlib, RecipeError for
         another ending, RunError where it cannot be written.

@@ -101,6 +101,11 @@ class Cure:
             lines.append(f"Left: {finding['id']}. {finding['says']} {_advice(finding, useless)}".rstrip())
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        from wellfit.report.notebook import html
+
+        return html(self)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return {

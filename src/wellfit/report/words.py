@@ -255,6 +255,21 @@ def duration(seconds: float) -> str:
     return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def ago(seconds: float) -> str:
+    """`just now`, `5 min ago`, `3 h ago`, `12 days ago`."""
+    if not seconds >= 60:
+        return "just now"
+    for name, scale in (("min", 60), ("h", 3600)):
+        if seconds < scale * (60 if name == "min" else 48):
+            return f"{seconds / scale:.0f} {name} ago"
+    return f"{seconds / 86400:,.0f} days ago"
+
+
+def clean(text: str) -> str:
+    """The text on one line, without characters that steer a terminal: names come from data."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def setting(value: Any) -> str:
     """A setting's value as one would type it; `not set` for None."""
     if value is None:
