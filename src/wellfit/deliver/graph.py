@@ -357,10 +357,11 @@ def onnx(graph: Graph, samples: Samples, folder: Path) -> Measured:
     path = folder / "model.onnx"
     large = sum(value.numel() * value.element_size() for value in graph.module.state_dict().values()) > WHOLE
     with _quietly(), _explained("ONNX"):
+        # Exported here, for left to itself the exporter tries other ways, of which one fixes the number of samples.
+        traced = torch.export.export(graph.module, samples.take(TRACED, seed=0), dynamic_shapes=_dynamic(graph))
         program = torch.onnx.export(
-            graph.module, samples.take(TRACED, seed=0), dynamo=True, verbose=False,
+            traced, dynamo=True, verbose=False,
             input_names=[part.name for part in graph.inputs], output_names=[part.name for part in graph.outputs],
-            dynamic_shapes=_dynamic(graph),
         )  # fmt: skip
         assert program is not None
         program.save(path, external_data=large)
