@@ -162,9 +162,9 @@ def _rows_of_input() -> list[Any]:
                 raise DataError(f"Line {number} of the standard input is no JSON object, column -> value.")
         return rows
     separator = max(",;\t|", key=found[0].count)
-    reader = csv.DictReader(io.StringIO("\n".join(found)), delimiter=separator, skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO("\n".join(found)), delimiter=separator, skipinitialspace=True, restkey="\0")
     rows = [{str(name).strip(): value for name, value in row.items()} for row in reader]
-    if any("None" in row for row in rows):
+    if any("\0" in row for row in rows):
         raise DataError("A row of the standard input has more cells than its header has names. Name every column.")
     if not rows:
         raise DataError(

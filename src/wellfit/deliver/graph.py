@@ -3,7 +3,7 @@
 What is written is one pass of the network, from named inputs to named outputs, for any number of samples. What goes round it
 is not: reading pictures and texts, and the loop in which a text is written token by token. `facts` says of both what a
 program has to know. Whether the written graph computes what the run's network does is measured, never assumed: on samples
-of the run's own data where that can be read again, at sizes of which one was never traced.
+of the run's own data where that can be read again, at sizes of which all but one were never traced.
 
     >>> graph = Graph.of(Predictor.of("runs/2026-11-22-1015-digits-convnet"))
     >>> graph.inputs[0].name, graph.inputs[0].shape
@@ -31,7 +31,7 @@ from wellfit.finetune import adapters, prompts
 from wellfit.run import Run
 
 TRACED = 2  # samples in the pass that is written down
-SIZES = (1, 2, 5, 32)  # samples in those that are compared; 1, 5 and 32 were not traced
+SIZES = (1, 2, 5, 32)  # samples in those that are compared
 BAR = 1e-4  # how far apart an export may be
 MOST = 2**26  # numbers in the outputs of one comparison
 SHORTEST, LENGTH = 2, 12  # places of a text that a graph takes at least, and that are traced
@@ -358,12 +358,14 @@ def onnx(graph: Graph, samples: Samples, folder: Path) -> Measured:
     large = sum(value.numel() * value.element_size() for value in graph.module.state_dict().values()) > WHOLE
     with _quietly(), _explained("ONNX"):
         # Exported here, for left to itself the exporter tries other ways, of which one fixes the number of samples.
-        traced = torch.export.export(graph.module, samples.take(TRACED, seed=0), dynamic_shapes=_dynamic(graph))
+        traced = _traced(graph)
         program = torch.onnx.export(
             traced, dynamo=True, verbose=False,
             input_names=[part.name for part in graph.inputs], output_names=[part.name for part in graph.outputs],
         )  # fmt: skip
         assert program is not None
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.clear()
         program.save(path, external_data=large)
         checker.checker.check_model(str(path))
     options = runtime.SessionOptions()
@@ -382,10 +384,23 @@ def torch_export(graph: Graph, samples: Samples, folder: Path) -> Measured:
     """Writes `model.pt2`, which `torch.export.load` reads. Raises RunError for what cannot be exported."""
     path = folder / "model.pt2"
     with _quietly(), _explained("torch.export"):
-        program = torch.export.export(graph.module, samples.take(TRACED, seed=0), dynamic_shapes=_dynamic(graph))
-        torch.export.save(program, path)
+        torch.export.save(_traced(graph), path)
         module = torch.export.load(path).module()
         return measure(graph, samples, lambda inputs: (module(*inputs),))
+
+
+def _traced(graph: Graph) -> Any:
+    """The network as PyTorch's exported program, without the places on this machine at which its code lies.
+
+    Inputs that are drawn lead through it, for the program keeps them, and no sample of the run's data is to leave with it.
+    """
+    inputs = graph.drawn(TRACED, torch.Generator().manual_seed(0))
+    program = torch.export.export(graph.module, inputs, dynamic_shapes=_dynamic(graph))
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            for name in ("stack_trace", "from_node"):
+                node.meta.pop(name, None)
+    return program
 
 
 def _dynamic(graph: Graph) -> tuple[dict[int, Any], ...]:

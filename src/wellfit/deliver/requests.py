@@ -160,7 +160,7 @@ def _row(record: Mapping[str, Any]) -> Any:
         kind = float if known is None else category
         about = "" if known is None else f"One of {', '.join(known[:20])}{' and more' if len(known) > 20 else ''}."
         field = Field(None if gaps else ..., alias=name, description=about or None)
-        fields[f"column_{i}"] = (kind | None if gaps and known is None else kind, field)
+        fields[f"column_{i}"] = (kind | None if gaps else kind, field)
     return create_model("Row", __base__=Strict, **fields)
 
 
@@ -170,12 +170,12 @@ def _series(record: Mapping[str, Any]) -> Any:
         f"column_{i}": (float | None if gaps else float, Field(None if gaps else ..., alias=name))
         for i, name in enumerate(record["names"])
     }
-    times = (
-        "Beside its columns a row has one with its time, such as 2024-01-31."
-        if record["clock"]["unit"] != "rows"
-        else ""
-    )
-    row: Any = create_model("Step", __base__=Strict, __doc__=times or "A step of the series.", **fields)
+    about, time = "A step of the series.", record["reading"].get("time")
+    if time is not None:
+        fields["time"] = (str, Field(..., alias=time, min_length=1, description="Such as 2024-01-31."))
+    elif record["clock"]["unit"] != "rows":
+        about = "A step of the series. Beside these columns it has one with its time, such as 2024-01-31."
+    row: Any = create_model("Step", __base__=Strict, __doc__=about, **fields)
     row.model_config = {**Strict.model_config, "extra": "allow"}
     row.model_rebuild(force=True)
     return Annotated[
@@ -220,7 +220,8 @@ def example(predictor: Predictor) -> Any:
         from wellfit.data.clock import Clock
 
         clock, means = Clock.of(record["clock"]), record["unit_mean"]
-        times = [{"time": clock.time(i)} if clock.unit != "rows" else {} for i in range(record["history"])]
+        name = record["reading"].get("time") or "time"
+        times = [{name: clock.time(i)} if clock.unit != "rows" else {} for i in range(record["history"])]
         return [time | dict(zip(record["names"], means, strict=True)) for time in times]
     return "not bad at all"
 

@@ -15,6 +15,7 @@ stand behind a proxy that speaks TLS where it is reached from elsewhere.
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import ipaddress
 import json
@@ -341,6 +342,7 @@ class Gate:
         return bounded
 
 
+@functools.lru_cache(maxsize=64)
 def _is_here(host: str) -> bool:
     """Whether a Host header names this machine."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
@@ -431,6 +433,7 @@ def _bound(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises RunError where it cannot."""
     if not 0 <= port < 65536:
         raise RecipeError(f"`--port` is {port}; it must be from 0, which takes any that is free, to 65535.")
+    found = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
@@ -438,6 +441,8 @@ def _bound(host: str, port: int) -> socket.socket:
         found.bind(address)
         found.listen(2048)
     except (OSError, UnicodeError) as error:
+        if found is not None:
+            found.close()
         told = getattr(error, "strerror", None) or str(error)
         raise RunError(
             f"{host} port {port} cannot be listened on: {told}. Name another with `--host` and `--port`."

@@ -36,8 +36,8 @@ picture = Image.open("picture.png").convert("RGB")
 picture = ImageOps.fit(picture, (pixels["width"], pixels["height"]), Image.Resampling.BILINEAR)
 {colours}
 """
-GREY = 'image = np.asarray(picture.convert("L"), np.uint8)[None]'
-COLOUR = "image = np.asarray(picture, np.uint8).transpose(2, 0, 1).copy()"
+GREY = 'image = np.array(picture.convert("L"), np.uint8)[None]'
+COLOUR = "image = np.array(picture, np.uint8).transpose(2, 0, 1).copy()"
 ROW = """
 row = {example}
 columns = facts["columns"]
@@ -178,7 +178,7 @@ def program(run: Run, told: Mapping[str, Any], format: str) -> str:
     imports.add("import onnxruntime" if format == "onnx" else "import torch")
     standard = sorted(one for one in imports if one in ("import json", "import re"))
     others = sorted(imports - {*standard}, key=lambda one: (one.startswith("from"), one))
-    opened = 'facts = json.load(open("preprocessing.json", encoding="utf-8"))'
+    opened = 'with open("preprocessing.json", encoding="utf-8") as file:\n    facts = json.load(file)'
     head = "\n".join([*standard, "", *others, "", opened])
     return head + (ONNX if format == "onnx" else PROGRAM) + body
 
