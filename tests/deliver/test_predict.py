@@ -307,3 +307,87 @@ def test_the_command_says_what_is_wrong_in_a_paragraph(runs, tmp_path, command, 
     assert (status, out) == (2, "")
     assert says in err
     assert err.strip().count("\n") == 0
+
+
+# ---- in files
+
+
+def test_predictions_go_into_files_by_their_ending(runs, tmp_path, command) -> None:
+    import csv
+
+    (tmp_path / "new.csv").write_text("town,n\nb,1\nc,5\n")
+    expected = wellfit.predict(runs["classes"], tmp_path / "new.csv")
+    call = ("predict", runs["classes"].folder, tmp_path / "new.csv", "--out")
+    for ending in ("json", "jsonl", "csv"):
+        out = tmp_path / f"answers.{ending}"
+        assert command(*call, out) == (0, f"{out}: 2 predictions\n", "")
+        text = out.read_text()
+        if ending == "csv":
+            read = [{**row, "confidence": float(row["confidence"])} for row in csv.DictReader(text.splitlines())]
+        else:
+            read = json.loads(text) if ending == "json" else [json.loads(line) for line in text.splitlines()]
+        assert read == [{"input": str(i), **one} for i, one in enumerate(expected, start=1)]
+    status, _, err = command(*call, out)
+    assert (status, "--force" in err) == (2, True)
+    assert command(*call, out, "--force")[0] == 0
+    for wrong, says in (("answers.txt", "must end in"), ("no/answers.csv", "no such folder")):
+        status, _, err = command(*call, tmp_path / wrong)
+        assert (status, says in err) == (2, True)
+    assert not [*tmp_path.glob(".*")]
+
+
+def test_rows_come_from_the_standard_input(runs, tmp_path, command) -> None:
+    (tmp_path / "new.csv").write_text("town,n\nb,1\nc,5\n")
+    expected = command("predict", runs["classes"].folder, tmp_path / "new.csv", "--json")
+    assert expected[0] == 0
+    for lines in (
+        "town,n\nb,1\nc,5\n",
+        "town;n\nb;1\nc;5\n",
+        '{"town": "b", "n": 1}\n{"town": "c", "n": 5}\n',
+        f"{tmp_path / 'new.csv'}\n",
+    ):
+        assert command("predict", runs["classes"].folder, "-", "--json", lines=lines) == expected
+    for lines, says in (
+        ("town,n\n", "no rows below"), ("town,n\nb,1,2\n", "more cells"), ('{"a": 1}\n{', "Line 2"), ("{}\n[]\n", "no JSON object"), ("", "no line"),
+    ):  # fmt: skip
+        status, _, err = command("predict", runs["classes"].folder, "-", lines=lines)
+        assert (status, says in err) == (2, True), (lines, err)
+
+
+def test_tables_of_other_answers_have_a_row_for_each_part(tmp_path) -> None:
+    from wellfit.cli.answers import write
+
+    def table(task, answer, name="x"):
+        write(tmp_path / "a.csv", task, [answer], [name])
+        return (tmp_path / "a.csv").read_text().splitlines()
+
+    assert table("forecasting", {"times": ["1", "2"], "values": {"y": [3.0, 4.0]}, "low": {"y": [2.0, 3.0]}, "notes": ["n"]}) == [
+        "input,time,y_low,y", "x,1,2.0,3.0", "x,2,3.0,4.0"
+    ]  # fmt: skip
+    box = {"boxes": [[1.0, 2.0, 3.0, 4.0]], "classes": ["a,b"], "scores": [0.9]}
+    assert table("object-detection", box) == ["input,class,score,left,top,right,bottom", 'x,"a,b",0.9,1.0,2.0,3.0,4.0']
+    tags = {"words": ["a", "b"], "tags": ["X", "Y"], "confidence": [0.5, 0.6]}
+    assert table("token-classification", tags) == ["input,word,tag,confidence", "x,a,X,0.5", "x,b,Y,0.6"]
+    assert table("sentence-embeddings", {"vector": [0.5, 0.25]}) == ["input,v0,v1", "x,0.5,0.25"]
+    assert table("sentence-embeddings", {"similar": [{"text": "t", "similarity": 0.5}]}) == [
+        "input,text,similarity",
+        "x,t,0.5",
+    ]
+    top = {"input": "a.png", "class": "3", "confidence": 0.9, "likeliest": {"3": 0.9, "5": 0.1}}
+    assert table("image-classification", top, "") == [
+        "input,class,confidence,class_1,confidence_1,class_2,confidence_2", "a.png,3,0.9,3,0.9,5,0.1"
+    ]  # fmt: skip
+
+
+def test_a_folder_of_many_pictures_is_never_in_memory_as_a_whole(runs, tmp_path, monkeypatch) -> None:
+    from wellfit.tasks import image_classification
+
+    folder = pictures(tmp_path / "new")
+    (folder / "notes.txt").unlink()
+    seen = []
+    predictor = wellfit.deliver.predict.Predictor.of(runs["digits"])
+    predictor.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    expected = predictor([folder] * 4)
+    monkeypatch.setattr(image_classification, "AT_ONCE", 5)
+    assert predictor([folder] * 4) == expected
+    assert seen == [12, 5, 5, 2]

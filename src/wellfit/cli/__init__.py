@@ -354,11 +354,15 @@ def predict(
         typer.Option("--set", metavar="a=b", help="A choice of the task's, such as top=3 or length=100."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write them here: .json, .jsonl or .csv.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
 ) -> None:
     """Say what a trained run makes of new inputs."""
     from wellfit.cli import predictions
 
-    predictions.told(run, inputs, choices or [], json)
+    predictions.told(run, inputs, choices or [], json, out, force)
 
 
 @app.command()
@@ -371,7 +375,8 @@ def export(
             "--format",
             metavar="FORMAT",
             autocompletion=completion.formats,
-            help="safetensors: all weights, adapters added. peft: the adapters alone. huggingface: a pretrained language model.",
+            help="safetensors: all weights, adapters added. peft: the adapters alone. huggingface: a pretrained language model. "
+            "onnx, torch-export: the network as a graph.",
         ),
     ] = "safetensors",
 ) -> None:
@@ -379,6 +384,37 @@ def export(
     from wellfit.cli import predictions
 
     predictions.written(run, folder, format)
+
+
+@app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    host: Annotated[
+        str, typer.Option("--host", metavar="HOST", help="Where to listen; other than this machine, with a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="PORT", help="0 takes any that is free.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token", metavar="TOKEN", envvar="WELLFIT_TOKEN", help="Which every request must bring (bearer)."
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int, typer.Option("--max-batch", metavar="N", help="Inputs that go through the network together.")
+    ] = 64,
+    max_wait_ms: Annotated[
+        float, typer.Option("--max-wait-ms", metavar="MS", help="That a batch waits for more inputs.")
+    ] = 2.0,
+    max_bytes: Annotated[int, typer.Option("--max-bytes", metavar="N", help="Of a request.")] = 10_000_000,
+    max_waiting: Annotated[
+        int, typer.Option("--max-waiting", metavar="N", help="Inputs that may wait; beyond that it says 503.")
+    ] = 20_000,
+) -> None:
+    """Answer predictions over HTTP: JSON in, JSON out, several requests together. SIGTERM and Ctrl-C end it."""
+    from wellfit.cli import predictions
+
+    limits = {"batch": max_batch, "wait_ms": max_wait_ms, "bytes": max_bytes, "room": max_waiting}
+    predictions.served(run, host, port, token, limits)
 
 
 @app.command()

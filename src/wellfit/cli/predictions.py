@@ -1,8 +1,10 @@
-"""What `wellfit predict`, `wellfit export` and `wellfit suggest` print. Predictions go to the standard output, remarks to the standard error.
+"""What `wellfit predict`, `export`, `serve` and `suggest` print. Predictions go to the standard output, remarks to the standard error.
 
 `--json` gives what was predicted exactly, an object a line. Without it each task has its own way to be read by people.
 """
 
+import csv
+import io
 import json
 import math
 import sys
@@ -32,28 +34,44 @@ SHORT = 60  # characters of a text that are shown before what is told of it
 FEW_NUMBERS = 6  # of a vector that are shown
 
 
-def told(run: Path, inputs: list[str], choices: list[str], as_json: bool) -> None:
-    """One line or block for each input; with `as_json` one JSON object a line."""
+def told(
+    run: Path, inputs: list[str], choices: list[str], as_json: bool, out: Path | None = None, force: bool = False
+) -> None:
+    """One line or block for each input; with `as_json` one JSON object a line; with `out` a file and one line about it."""
+    from wellfit.cli import answers as files
     from wellfit.deliver.predict import OF_TEXTS, Predictor
 
+    if out is not None:
+        files.check(out, force)
     predictor = Predictor.of(run)
     chosen = dict(_choice(text) for text in choices)
     of_texts = predictor.task in OF_TEXTS
+    if predictor.task.startswith("tabular-") or predictor.task == "forecasting":
+        inputs, rows = [one for one in inputs if one != "-"], _rows_of_input() if "-" in inputs else []
+    else:
+        rows = []
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always", UserWarning)
         given: list[Any] = [thing for one in inputs for thing in _taken(one, predictor.texts if of_texts else None)]
+        given += [rows] if rows and predictor.task == "forecasting" and isinstance(rows[0], Mapping) else rows
         if not given:
             raise RecipeError(
                 "There is no input: the standard input had no line. Give paths or texts, or write lines to it."
             )
         answers = predictor(given, **chosen)
+    names = [_named(one) for one in given] if len(answers) == len(given) else [""] * len(answers)
+    if out is not None:
+        files.write(out, predictor.task, answers, names)
     for remark in [*(str(one.message) for one in remarks), *_remarks(answers)]:
         print(f"wellfit: {remark}", file=sys.stderr)
+    if out is not None:
+        typer.echo(f"{out}: {len(answers):,} prediction{'s' if len(answers) > 1 else ''}")
+        return
     if as_json:
         for answer in answers:
             typer.echo(json.dumps(answer, ensure_ascii=False))
         return
-    names = [_named(one) for one in given] if len(answers) == len(given) > 1 else [""] * len(answers)
+    names = names if len(given) > 1 else [""] * len(answers)
     typer.echo("\n".join(_shown(predictor.task, answers, names)))
 
 
@@ -65,7 +83,21 @@ def written(run: Path, folder: Path, format: str) -> None:
     for note in done.notes:
         print(f"wellfit: {note}", file=sys.stderr)
     typer.echo(f"{done.folder}: {', '.join(sorted(file.name for file in done.folder.iterdir()))}")
-    typer.echo(f"Read again, the largest difference from the run is {done.apart:.1e}.")
+    if done.measured is None:
+        typer.echo(f"Read again, the largest difference from the run is {done.apart:.1e}.")
+        return
+    sizes = [str(size) for size in done.measured.sizes]
+    typer.echo(
+        f"Computed by it, the largest difference from the run is {done.apart:.1e}, in batches of {', '.join(sizes[:-1])} and {sizes[-1]}: "
+        f"{done.measured.on}."
+    )
+
+
+def served(run: Path, host: str, port: int, token: str | None, limits: Mapping[str, Any]) -> None:
+    """Where the run is served, until it is told to end."""
+    from wellfit.deliver.serve import Limits, serve
+
+    serve(run, host=host, port=port, token=token, limits=Limits(**limits), told=lambda line: print(line, flush=True))
 
 
 def suggested(data: str, overrides: list[str], out: Path | None, force: bool) -> None:
@@ -110,6 +142,35 @@ def _taken(one: str, texts: Callable[[Path], list[Any]] | None) -> list[Any]:
             f"There is no file {one}, and it looks like one. Mend the path, or, if it is a text, write it to `wellfit predict RUN -`."
         )
     return [one]
+
+
+def _rows_of_input() -> list[Any]:
+    """The standard input as rows of a table, CSV with a header or JSON lines; or as paths of tables, where its lines are some."""
+    from wellfit.deliver.predict import lines
+
+    found = [line for line in lines(sys.stdin.buffer.read(), "the standard input") if line.strip()]
+    if all(_is_file(Path(line).expanduser()) for line in found):
+        return [*found]
+    if found[0].lstrip().startswith("{"):
+        rows = []
+        for number, line in enumerate(found, start=1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise DataError(f"Line {number} of the standard input is no JSON ({error}).") from None
+            if not isinstance(rows[-1], dict):
+                raise DataError(f"Line {number} of the standard input is no JSON object, column -> value.")
+        return rows
+    separator = max(",;\t|", key=found[0].count)
+    reader = csv.DictReader(io.StringIO("\n".join(found)), delimiter=separator, skipinitialspace=True, restkey="\0")
+    rows = [{str(name).strip(): value for name, value in row.items()} for row in reader]
+    if any("\0" in row for row in rows):
+        raise DataError("A row of the standard input has more cells than its header has names. Name every column.")
+    if not rows:
+        raise DataError(
+            "The standard input has one line, and no rows below it: a table begins with the names of its columns."
+        )
+    return rows
 
 
 def _is_file(path: Path) -> bool:
@@ -160,7 +221,9 @@ def _remarks(answers: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _named(thing: Any) -> str:
-    """An input as it stands before what is told of it."""
+    """An input as it stands before what is told of it; rows have no name."""
+    if isinstance(thing, Mapping) or (isinstance(thing, list) and thing and isinstance(thing[0], Mapping)):
+        return ""
     text = " ".join((thing if isinstance(thing, str) else " ".join(map(str, thing))).split())
     return text if len(text) <= SHORT else f"{text[: SHORT - 1]}…"
 

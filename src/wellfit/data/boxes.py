@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -166,7 +167,9 @@ def _kept(boxes: Tensor, width: int, height: int, name: str, left: Left) -> Tens
     return ~flat & ~outside
 
 
-def decode(path: Path, size: int, told: tuple[int, int] | None = None) -> tuple[Tensor, tuple[int, int], str]:
+def decode(
+    path: Path | BinaryIO, size: int, told: tuple[int, int] | None = None
+) -> tuple[Tensor, tuple[int, int], str]:
     """uint8 [3, H, W] with a longer side of `size` pixels, its (width, height) before that, and what was lost, if anything.
 
     A picture that its camera says to turn is turned, unless the size that was `told` with its boxes is that of before.

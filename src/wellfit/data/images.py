@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -209,8 +209,11 @@ def _picture(path: Path, size: int) -> tuple[np.ndarray, str]:
     return np.asarray(image).transpose(2, 0, 1), remark
 
 
-def opened(path: Path, turned: bool = True) -> tuple[Any, str]:
-    """The picture as Pillow's in RGB, turned the way the camera was held if asked, and what was lost on the way, if anything."""
+def opened(path: Path | BinaryIO, turned: bool = True) -> tuple[Any, str]:
+    """The picture as Pillow's in RGB, turned the way the camera was held if asked, and what was lost on the way, if anything.
+
+    Of a file by its path, or one that was opened, or is in memory.
+    """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
@@ -227,14 +230,18 @@ def opened(path: Path, turned: bool = True) -> tuple[Any, str]:
                     remark = "are transparent in places; the colours stored there were used"
             image = image.convert("RGB")
     except (OSError, EOFError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if not isinstance(path, Path):
+            raise DataError(
+                "What was given as a picture cannot be decoded. Give the bytes of a PNG or JPEG file."
+            ) from None
         raise DataError(
             f"The image {path} cannot be decoded ({error}). Replace it or take it out of the folder; nothing is left out silently."
         ) from None
     return image, remark
 
 
-def picture(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, str]:
-    """uint8 [C, H, W] of one file, made as those of a folder are, and what was lost on the way, if anything.
+def picture(path: Path | BinaryIO, shape: Sequence[int]) -> tuple[np.ndarray, str]:
+    """uint8 [C, H, W] of one file (see `opened`), made as those of a folder are, and what was lost on the way, if anything.
 
     `shape` is that of the samples a model was trained on. Raises DataError for a file that is not there or cannot be decoded,
     and for images of other than one channel (grey) or three (colour).
@@ -244,7 +251,7 @@ def picture(path: Path, shape: Sequence[int]) -> tuple[np.ndarray, str]:
         raise DataError(
             f"The model takes images of {C} channels, and a picture file has one or three. Give it arrays of {C} x {H} x {W} numbers."
         )
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise DataError(f"There is no picture at {path}. Name a picture, or a folder of them.")
     image, remark = opened(path)
     from PIL import Image, ImageOps

@@ -12,7 +12,7 @@ where a step stands in the day, week or year, if there are times. A batch is (pa
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,22 @@ def read(
     else:
         path = existing(source, field_name, EMBEDDED if field_name == "data.source" else ())
         frame = tables.read(path, notes)
+    return _series(frame, path, data, notes, names)
+
+
+def of_rows(rows: Any, data: Data, notes: list[str], names: Sequence[str]) -> Series:
+    """The same of rows in memory, each a mapping, column -> value. Raises DataError as `read` does."""
+    try:
+        import pandas as pd
+    except ImportError:
+        raise MissingExtra("pandas", "series", "Reading rows") from None
+    if not isinstance(rows, Sequence) or not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise DataError("A series is the path of a table, or a list of rows, column -> value, in the order of time.")
+    frame = pd.DataFrame([{str(name): value for name, value in row.items()} for row in rows])
+    return _series(frame, Path("the rows given"), data, notes, names)
+
+
+def _series(frame: Any, path: Path, data: Data, notes: list[str], names: Sequence[str]) -> Series:
     _named(frame, data, path, bool(names))
     frame = frame.drop(columns=[name for name in data.ignore if name in frame.columns])
     times, time = _times(frame, data, path, notes)

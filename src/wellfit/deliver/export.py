@@ -3,44 +3,57 @@
     safetensors   model.safetensors: all weights by name, adapters added to them
     peft          adapter_config.json, adapter_model.safetensors: what was learnt beside or before frozen weights, as PEFT has it
     huggingface   config.json, model.safetensors, tokenizer.json: a pretrained language model, adapters added to it
+    onnx          model.onnx: the network as a graph, which onnxruntime and others compute without Python
+    torch-export  model.pt2: the network as PyTorch's own exported program
 
-After writing, the files are read again and compared with the run's own network.
+After writing, the files are read again and compared with the run's own network. Beside them lie `preprocessing.json`, which
+tells a program how inputs are made and what comes out, and `README.md`, a model card, which tells people; no file says more
+than the run's folder does, and none names a place of the machine that trained.
 
 >>> export("runs/lora", "adapter/", "peft")
 Exported(folder=PosixPath('adapter'), apart=0.0, notes=[...])
 """
 
 import json
+import secrets
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wellfit import finetune
+from wellfit.deliver import card, graph
 from wellfit.deliver.predict import Predictor
 from wellfit.errors import RunError
 from wellfit.finetune import adapters, parts, prompts
 from wellfit.models.pretrained import OFFSET
 from wellfit.run import Run
 
-FORMATS = ("safetensors", "peft", "huggingface")
+README, FACTS = "README.md", "preprocessing.json"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. `apart` is the largest difference of a number between the run's weights and those read again."""
+    """What was written. `apart` is the largest difference of a number between the run's and what was read again.
+
+    Of weights for safetensors and peft, of outputs for the others. For graphs, `measured` says on what, and numbers above 1
+    count relative to their size.
+    """
 
     folder: Path
     apart: float
     notes: list[str] = field(default_factory=list)
+    measured: graph.Measured | None = None
 
 
 def export(run: Run | str | Path, folder: str | Path, format: str = "safetensors") -> Exported:
-    """Writes the best weights of a run into `folder`, which must be new or empty.
+    """Writes the best weights of a run into `folder`, which must be new or empty; it is filled as a whole or not at all.
 
-    Raises RunError for a format that is unknown or does not fit the run, and for a folder that is in use.
+    Raises RunError for a format that is unknown or does not fit the run, for a folder that is in use, and for a graph that
+    does not compute what the run's network does; MissingExtra without the packages of a format.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     folder = Path(folder).expanduser()
@@ -49,7 +62,58 @@ def export(run: Run | str | Path, folder: str | Path, format: str = "safetensors
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise RunError(f"{folder} is in use; name a new folder, or an empty one.")
     predictor = Predictor.of(run)
-    return WRITERS[format](run, predictor, folder)
+    part = folder.absolute().parent / f".{folder.absolute().name}-{secrets.token_hex(4)}"
+    try:
+        part.mkdir(parents=True)
+        done = WRITERS[format](run, predictor, part)
+        _described(run, predictor, done, format)
+        part.replace(folder)
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written: {error.strerror or error}. Name another place, or make room."
+        ) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return replace(done, folder=folder)
+
+
+def _described(run: Run, predictor: Predictor, done: Exported, format: str) -> None:
+    """What programs and people have to know, beside the weights."""
+    try:
+        network = graph.Graph.of(predictor)
+    except RunError:  # the network is no graph; the rest is told all the same
+        network = None
+    told = card.facts(predictor, network, format)
+    (done.folder / FACTS).write_text(json.dumps(told, indent=1), encoding="utf-8")
+    pairs = predictor.record.get("tokens", {}).get("pairs")
+    if pairs and not (done.folder / "tokenizer.json").exists():
+        (done.folder / "tokenizer.json").write_text(pairs, encoding="utf-8")
+    (done.folder / README).write_text(card.card(run, told, format, done.measured), encoding="utf-8")
+
+
+def _onnx(run: Run, predictor: Predictor, folder: Path) -> Exported:
+    return _graph(run, predictor, folder, graph.onnx)
+
+
+def _torch_export(run: Run, predictor: Predictor, folder: Path) -> Exported:
+    return _graph(run, predictor, folder, graph.torch_export)
+
+
+def _graph(
+    run: Run,
+    predictor: Predictor,
+    folder: Path,
+    write: Callable[[graph.Graph, graph.Samples, Path], graph.Measured],
+) -> Exported:
+    network = graph.Graph.of(predictor)
+    samples = graph.Samples(run, network)
+    measured = write(network, samples, folder)
+    if not measured.apart <= graph.BAR:
+        raise RunError(
+            f"What was written computes something else than the run's network: the largest difference is {measured.apart:.1e}, and the "
+            f"most that is let pass {graph.BAR:g}. Nothing was kept; the format safetensors has the weights."
+        )
+    return Exported(folder, measured.apart, [samples.why] if samples.why else [], measured)
 
 
 def _safetensors(run: Run, predictor: Predictor, folder: Path) -> Exported:
@@ -61,7 +125,6 @@ def _safetensors(run: Run, predictor: Predictor, folder: Path) -> Exported:
             f"{run.folder} learnt vectors before frozen weights, which no weight can take up. Use the format peft."
         )
     state = adapters.merge(predictor.model).state_dict()
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().contiguous().clone() for name, value in state.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     again = load_file(folder / "model.safetensors")
@@ -168,4 +231,6 @@ WRITERS: dict[str, Callable[[Run, Predictor, Path], Exported]] = {
     "safetensors": _safetensors,
     "peft": _peft,
     "huggingface": _huggingface,
+    "onnx": _onnx,
+    "torch-export": _torch_export,
 }

@@ -127,7 +127,7 @@ def predict(run: Run | str | Path, inputs: Any, **choices: Any) -> list[dict[str
     """What a trained run says of new inputs: a list with one plain dictionary for each.
 
     `run`: a run or its folder. `inputs`: one input or a sequence of them, of the kind that the task takes: paths of pictures
-    or folders, or arrays, for images; rows (column -> value) or paths of tables for tables; texts for texts, or a
+    or folders, bytes of pictures' files, or arrays, for images; rows (column -> value) or paths of tables for tables; texts for texts, or a
     `pathlib.Path` of a file of them. `choices` are the task's own, such as `top=3` for images or `length=100` for text that
     is written.
 
@@ -248,8 +248,10 @@ def _is_number(cell: str) -> bool:
 
 def _several(inputs: Any, record: Mapping[str, Any]) -> Sequence[Any]:
     """A sequence of inputs, where one may have been given without a list around it."""
-    if isinstance(inputs, str | Path | Mapping):
+    if isinstance(inputs, str | Path | bytes | Mapping):
         return [inputs]
+    if "horizon" in record and inputs and all(isinstance(one, Mapping) for one in inputs):
+        return [inputs]  # the rows of one series
     if "chat" in record and inputs and all(isinstance(one, Mapping) for one in inputs):
         return [inputs]  # the messages of one conversation
     if isinstance(inputs, np.ndarray | Tensor):

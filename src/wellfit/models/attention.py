@@ -114,7 +114,9 @@ def attend_fused(
         v_BGSE,
         attn_mask=mask,
         dropout_p=dropout,
-        is_causal=causal and q_BHTE.shape[-2] > 1,  # torch would align a single query with the first key, not the last
+        is_causal=bool(
+            causal and q_BHTE.shape[-2] > 1
+        ),  # torch would align a single query with the first key, not the last
         enable_gqa=q_BHTE.shape[1] != k_BGSE.shape[1],
     )
     return out if empty is None else out.masked_fill(empty, 0.0)

@@ -39,6 +39,8 @@ class Bag(nn.Module):
         """The sum of the tokens' vectors by these weights, float32 [B, D], without holding the vector of each."""
         kept_BT = self.kept(ids_BT)
         weights_BT = weights_BT if kept_BT is None else weights_BT * kept_BT
+        if torch.compiler.is_exporting():  # the kernel below would be fixed to two texts or more
+            return (weights_BT[:, :, None] * self.embedding(ids_BT).float()).sum(1)
         table = self.embedding.weight
         with torch.autocast(ids_BT.device.type, enabled=False):
             return F.embedding_bag(ids_BT, table, mode="sum", per_sample_weights=weights_BT.to(table.dtype))

@@ -359,7 +359,7 @@ class TFT(nn.Module):
     def check(self, x_BTC: Tensor, known_BSK: Tensor | None, facts_BI: Tensor | None) -> Tensor:
         """The covariates known ahead, [B, S, 0] if there are none; raises ModelError for what does not fit."""
         expect(x_BTC, self.length, self.channels)
-        B, S = len(x_BTC), self.length + self.horizon
+        B, S = x_BTC.shape[0], self.length + self.horizon
         if known_BSK is None and self.known == 0:
             known_BSK = x_BTC.new_zeros(B, S, 0)
         if known_BSK is None or known_BSK.shape != (B, S, self.known):
@@ -507,7 +507,7 @@ class RecurrentForecaster(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         expect(x_BTC, self.length, self.channels)
-        shape = (len(x_BTC), self.horizon, self.channels)
+        shape = (x_BTC.shape[0], self.horizon, self.channels)
         if self.revin is None:
             y_BHC: Tensor = self.head(self.read(x_BTC)).view(shape)
             return y_BHC

@@ -81,7 +81,7 @@ class ViT(nn.Module):
             )
         x_BTD = self.patches(x_BCHW).flatten(2).mT
         if self.token is not None:
-            x_BTD = torch.cat((self.token.expand(len(x_BTD), 1, -1), x_BTD), 1)
+            x_BTD = torch.cat((self.token.expand(x_BTD.shape[0], 1, -1), x_BTD), 1)
         x_BTD = self.stack(x_BTD)
         out: Tensor = self.head(x_BTD[:, 0] if self.token is not None else x_BTD.mean(1))
         return out

@@ -258,16 +258,24 @@ def in_unit(standard: Tensor, record: Mapping[str, Any]) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, record: Mapping[str, Any], inputs: Sequence[str | Path]) -> list[dict[str, Any]]:
+def predict(
+    model: nn.Module, record: Mapping[str, Any], inputs: Sequence[str | Path | Sequence[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
     """For each table, the next `horizon` values after its end, with their times; of quantiles also the lowest and highest.
 
-    A table has the columns that the model learnt from, and at least `history` rows, a step of the same length apart. Raises DataError if it has not.
+    A table is a path, or its rows as mappings, column -> value. It has the columns that the model learnt from, and at least
+    `history` rows, a step of the same length apart. Raises DataError if it has not.
     """
     model.eval()
     found = []
-    for path in inputs:
+    for number, path in enumerate(inputs):
         notes: list[str] = []
-        table = series.read(str(path), Data(**record["reading"]), notes, "the table", record["names"])
+        how = Data(**record["reading"])
+        if isinstance(path, str | Path):
+            table = series.read(str(path), how, notes, "the table", record["names"])
+        else:
+            path = "the rows given"
+            table = series.of_rows(inputs[number], how, notes, record["names"])
         learnt = Clock.of(record["clock"])
         if (learnt.unit, learnt.step) != (table.clock.unit, table.clock.step):
             learnt.steps_to(table.clock)  # which says so; where the first row is matters to cycles alone

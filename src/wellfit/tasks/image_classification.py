@@ -9,6 +9,7 @@ targets of training batches into probabilities of the classes, float32 [N, K].
     [{'input': 'a.jpg', 'class': 'cat', 'confidence': 0.98}, ...]
 """
 
+import io
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -99,7 +100,7 @@ def predict(
 ) -> list[dict[str, Any]]:
     """For each image its class and the probability that the model gives it, and with `top` as many of the likeliest.
 
-    An input is the path of a picture, the path of a folder (all pictures below it, by name), or an array or tensor
+    An input is the path of a picture, the path of a folder (all pictures below it, by name), the bytes of a picture's file, or an array or tensor
     [H, W], [H, W, C] or [C, H, W] with pixels as the training set's. Pictures are brought to the training set's size and
     colours as those of a folder are; arrays must have its size. Warns of files that are no pictures and of what decoding
     lost, with counts. Raises DataError for a picture that is not there or cannot be decoded, naming it.
@@ -111,11 +112,13 @@ def predict(
     remarks: dict[str, int] = {}
     for start in range(0, len(sources), AT_ONCE):
         part = sources[start : start + AT_ONCE]
-        batch = torch.stack([_pixels(source, shape, remarks) for source in part])
-        for source, row in zip(part, model(batch).softmax(-1), strict=True):
-            best = [
-                (record["classes"][i], round(float(row[i]), 4)) for i in row.argsort(descending=True)[:top].tolist()
-            ]
+        batch = torch.stack([decoded(source, shape, remarks) for source in part])
+        shares, places = model(batch).softmax(-1).sort(dim=-1, descending=True, stable=True)
+        found = zip(
+            part, shares[:, :top].tolist(), places[:, :top].tolist(), strict=True
+        )  # at once: row by row is slow
+        for source, row, which in found:
+            best = [(record["classes"][i], round(share, 4)) for share, i in zip(row, which, strict=True)]
             answer: dict[str, Any] = {"input": str(source)} if isinstance(source, Path) else {}
             answer |= {"class": best[0][0], "confidence": best[0][1]}
             told.append(answer | ({"likeliest": dict(best)} if top > 1 else {}))
@@ -146,13 +149,15 @@ def _found(thing: Any) -> list[Any]:
     return [*found]
 
 
-def _pixels(source: Any, shape: tuple[int, ...], remarks: dict[str, int]) -> Tensor:
-    """uint8 [C, H, W]."""
-    if isinstance(source, Path):
-        pixels, remark = pictures.picture(source, shape)
+def decoded(source: Any, shape: tuple[int, ...], remarks: dict[str, int]) -> Tensor:
+    """uint8 [C, H, W] of an input; what was lost on the way is counted in `remarks`. Raises DataError for what is no picture."""
+    if isinstance(source, Path | bytes):
+        pixels, remark = pictures.picture(io.BytesIO(source) if isinstance(source, bytes) else source, shape)
         if remark:
             remarks[remark] = remarks.get(remark, 0) + 1
         return torch.from_numpy(np.array(pixels))  # a copy: Pillow's are read-only
+    if isinstance(source, Tensor) and source.dtype == torch.uint8 and tuple(source.shape) == shape:
+        return source.cpu()
     array = np.asarray(source.detach().cpu() if isinstance(source, Tensor) else source)
     if array.dtype.kind not in "iufb" or array.ndim not in (2, 3):
         raise DataError(

@@ -16,6 +16,7 @@ Scores: `map50`, the mean over classes of average precision where a box counts a
 
 import importlib
 import importlib.util
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,11 +122,11 @@ def _tensors(boxes: Mapping[str, list[Any]]) -> dict[str, Tensor]:
 def predict(
     model: nn.Module,
     record: Mapping[str, Any],
-    inputs: Sequence[str | Path],
+    inputs: Sequence[str | Path | bytes],
     *,
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5,
 ) -> list[dict[str, Any]]:
-    """For each picture the boxes in its own pixels, their classes and scores, the best first, from `threshold` on.
+    """For each picture (its path, or the bytes of its file) the boxes in its own pixels, their classes and scores, the best first, from `threshold` on.
 
     Where no box reaches it, `threshold` and `best` say so: the score of the best one, None if there is none at all.
     """
@@ -133,7 +134,8 @@ def predict(
     device = next(model.parameters()).device
     told = []
     for path in inputs:
-        image, (width, height), _ = decode(existing(str(path), "picture"), record["image_size"])
+        source = io.BytesIO(path) if isinstance(path, bytes) else existing(str(path), "picture")
+        image, (width, height), _ = decode(source, record["image_size"])
         if record["channels"] == 1:
             image = (image * torch.tensor(GREY)[:, None, None]).sum(0, keepdim=True).round().to(torch.uint8)
         (found,) = model([image.to(device)])  # one by one: a picture's boxes do not depend on what is beside it

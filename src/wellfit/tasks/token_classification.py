@@ -6,7 +6,8 @@ spans (B-PER I-PER O), a span is right if its type and both its ends are: precis
 unweighted mean over the tags. `token_accuracy`, there `accuracy`, is of words.
 
     >>> predict(model, record, ["Ada Lovelace was born in London"])
-    [{'words': ['Ada', ...], 'tags': ['B-PER', 'I-PER', 'O', 'O', 'O', 'B-LOC'], 'spans': [{'type': 'PER', 'text': 'Ada Lovelace'}, ...]}]
+    [{'words': ['Ada', ...], 'tags': ['B-PER', 'I-PER', 'O', 'O', 'O', 'B-LOC'], 'confidence': [0.99, ...],
+      'spans': [{'type': 'PER', 'text': 'Ada Lovelace'}, ...]}]
 """
 
 import dataclasses
@@ -134,7 +135,9 @@ class Spans:
 
 @torch.no_grad()
 def predict(model: Tagger, record: Mapping[str, Any], inputs: Sequence[str | Sequence[str]]) -> list[dict[str, Any]]:
-    """For each sentence its words and their tags, and the spans that these mark. A text is cut into words at its spaces.
+    """For each sentence its words, their tags, the probability that the model gives each, and the spans that these mark.
+
+    A text is cut into words at its spaces.
 
     Sentences that are longer than the model can see are tagged in pieces. `unknown` is beside what is told of a sentence of
     which the model knows no word. Raises DataError for a sentence without a word.
@@ -147,9 +150,11 @@ def predict(model: Tagger, record: Mapping[str, Any], inputs: Sequence[str | Seq
         if not words:
             raise DataError(f"Sentence number {number} has no words; there is nothing to tag.")
         pieces = [torch.tensor(vocabulary.encode(words[i : i + context])) for i in range(0, len(words), context)]
-        said = model(padded(pieces).to(next(model.parameters()).device)).argmax(-1).tolist()
-        tags = [classes[tag] for piece, row in zip(pieces, said, strict=True) for tag in row[: len(piece)]]
-        answer: dict[str, Any] = {"words": words, "tags": tags}
+        shares, said = model(padded(pieces).to(next(model.parameters()).device)).softmax(-1).max(-1)
+        real = [slice(0, len(piece)) for piece in pieces]
+        tags = [classes[tag] for row, kept in zip(said.tolist(), real, strict=True) for tag in row[kept]]
+        sure = [round(share, 4) for row, kept in zip(shares.tolist(), real, strict=True) for share in row[kept]]
+        answer: dict[str, Any] = {"words": words, "tags": tags, "confidence": sure}
         if marks_spans(classes):
             answer["spans"] = [{"type": kind, "text": " ".join(words[first:last])} for kind, first, last in spans(tags)]
         answers.append(answer | ({"unknown": True} if all((piece == UNKNOWN).all() for piece in pieces) else {}))
