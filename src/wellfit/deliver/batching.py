@@ -140,11 +140,12 @@ class Batcher:
             return [(together[0], whole)]
         if isinstance(whole, Exception) or whole[1]:  # whose it is shows when each is asked alone
             return [(asked, self._called(asked.inputs, asked.choices)) for asked in together]
-        told, start = [], 0
+        told: list[tuple[Asked, Answers | Exception]] = []
+        start = 0
         for asked in together:
             told.append((asked, (whole[0][start : start + len(asked.inputs)], [])))
             start += len(asked.inputs)
-        return [*told]
+        return told
 
     def _called(self, inputs: Sequence[Any], choices: Mapping[str, Any]) -> Answers | Exception:
         """Answers and remarks, or what went wrong; as many answers as inputs."""

@@ -40,7 +40,8 @@ class Bag(nn.Module):
         kept_BT = self.kept(ids_BT)
         weights_BT = weights_BT if kept_BT is None else weights_BT * kept_BT
         if torch.compiler.is_exporting():  # the kernel below would be fixed to two texts or more
-            return (weights_BT[:, :, None] * self.embedding(ids_BT).float()).sum(1)
+            vectors_BTD: Tensor = self.embedding(ids_BT)
+            return (weights_BT[:, :, None] * vectors_BTD.float()).sum(1)
         table = self.embedding.weight
         with torch.autocast(ids_BT.device.type, enabled=False):
             return F.embedding_bag(ids_BT, table, mode="sum", per_sample_weights=weights_BT.to(table.dtype))
