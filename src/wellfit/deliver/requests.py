@@ -231,7 +231,7 @@ def example(predictor: Predictor) -> Any:
 
 def request(predictor: Predictor) -> type[BaseModel]:
     """{"inputs": [...], "choices": {...}} as the run takes them; `choices` only where its task has some."""
-    inputs = (Annotated[list[_item(predictor)], Field(min_length=1, max_length=MOST_INPUTS)], ...)  # type: ignore[misc]
+    inputs: Any = (Annotated[list[_item(predictor)], Field(min_length=1, max_length=MOST_INPUTS)], ...)  # type: ignore[misc]
     predict = KINDS[predictor.task].predict
     assert predict is not None
     defaults = inspect.signature(predict).parameters

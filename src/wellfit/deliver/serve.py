@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from wellfit import __version__
 from wellfit.deliver import requests
 from wellfit.deliver.batching import Answers, Batcher, Overloaded
@@ -353,7 +355,7 @@ def _histogram(name: str, told: str, ends: Sequence[float], bins: Sequence[int],
 # ---- inside
 
 
-class Wrong(requests.BaseModel):
+class Wrong(BaseModel):
     """What is wrong, in a sentence."""
 
     error: str

@@ -25,6 +25,7 @@ from wellfit.recipe import Recipe
 from wellfit.report import curves, page, words
 from wellfit.report.comparison import Comparison
 from wellfit.report.curves import Figure, Line, Point
+from wellfit.report.figures import figures
 from wellfit.report.memory import MemoryPlan
 from wellfit.report.micro_batches import BatchSearch
 from wellfit.report.progress import ENDS, Progress
@@ -69,7 +70,7 @@ def _run(run: Run) -> str:
     parts = [
         f'<h4 class="{"bad" if failed else ""}">{escape(words.headline(recipe, events))}</h4>',
         f'<p class="muted">wellfit run <code>{escape(str(run.folder))}</code>. {escape(state + torn)}</p>',
-        _figures(page.figures(recipe, events)[:2]),
+        _figures(figures(recipe, events)[:2]),
         _results(recipe, events),
         *(f"<p>{coded(sentence)}</p>" for sentence in told),
         *(_finding(finding) for finding in run.findings()),
@@ -216,12 +217,12 @@ class Live:
         drawn = [Line("training", losses)]
         if "loss" in self._scores:
             drawn.append(Line("validation", self._scores["loss"], "accent"))
-        figures = [Figure("Loss", tuple(drawn), may_be_log=True, span=span)]
+        shown = [Figure("Loss", tuple(drawn), may_be_log=True, span=span)]
         main = words.told(dict.fromkeys(self._scores, 0.0))
         if main != "loss" and main in self._scores:
             share = main in words.METRICS and words.METRICS[main].share
             line = Line(words.plain(main), self._scores[main], "accent")
-            figures.append(Figure(f"Validation {words.plain(main)}", (line,), share, span=span))
+            shown.append(Figure(f"Validation {words.plain(main)}", (line,), share, span=span))
         last = [
             f"validation {words.plain(name)} {words.amount(name, points[-1][1])}"
             for name, points in self._scores.items()
@@ -229,7 +230,7 @@ class Live:
         ]
         told = ", ".join([f"loss {words.number(losses[-1][1])}", *last]) if losses else ""
         notes = [f'<p class="muted">{coded(note)}</p>' for note in self._notes]
-        return _whole(f"<p><strong>{escape(state)}</strong> {escape(told)}</p>", _figures(figures), *notes)
+        return _whole(f"<p><strong>{escape(state)}</strong> {escape(told)}</p>", _figures(shown), *notes)
 
 
 def _displaying() -> Callable[[str], Callable[[str], object]] | None:
@@ -267,9 +268,9 @@ def _whole(*parts: str) -> str:
     return f'<style>{_style()}</style><div class="wellfit">{"".join(parts)}</div>'
 
 
-def _figures(figures: Sequence[Figure]) -> str:
+def _figures(shown: Sequence[Figure]) -> str:
     drawn = []
-    for figure in figures:
+    for figure in shown:
         svg = curves.draw(figure, *SIZE, name=f"wellfit-{secrets.token_hex(4)}")
         if svg:
             drawn.append(f"<figure><figcaption>{escape(figure.title)}</figcaption>{svg}</figure>")
