@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "Recipe", "Run", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "export", "find_batch", "find_lr",
+    "Recipe", "Run", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "eject", "export", "find_batch", "find_lr",
     "fit", "fit_recipe",
     "lab", "learning_curve", "memory_plan", "memory_plan_config", "memory_plan_recipe",
     "open", "predict", "profile", "rerun", "resume", "suggest", "trace", "trace_recipe", "watch",
@@ -26,6 +26,7 @@ _HOMES = {
     "check_recipe": "wellfit.examine",
     "compare": "wellfit.trials.compare",
     "cure": "wellfit.trials.treatment",
+    "eject": "wellfit.deliver.eject",
     "export": "wellfit.deliver.export",
     "find_batch": "wellfit.trials.find_batch",
     "find_lr": "wellfit.trials.find_lr",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from wellfit.advise import suggest
     from wellfit.api import fit, fit_recipe, open, resume
     from wellfit.curve import learning_curve
+    from wellfit.deliver.eject import eject
     from wellfit.deliver.export import export
     from wellfit.deliver.predict import predict
     from wellfit.doctor.beside import watch
