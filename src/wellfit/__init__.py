@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "Recipe", "Run", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "eject", "export", "find_batch", "find_lr",
+    "Recipe", "Run", "WellfitClassifier", "WellfitError", "WellfitRegressor", "__version__",
+    "ablate", "check", "check_recipe", "compare", "cure", "eject", "export", "find_batch", "find_lr",
     "fit", "fit_recipe",
     "lab", "learning_curve", "memory_plan", "memory_plan_config", "memory_plan_recipe",
     "open", "predict", "profile", "rerun", "resume", "suggest", "trace", "trace_recipe", "watch",
@@ -20,7 +21,9 @@ __all__ = [
 _HOMES = {
     "Recipe": "wellfit.recipe",
     "Run": "wellfit.run",
+    "WellfitClassifier": "wellfit.estimators",
     "WellfitError": "wellfit.errors",
+    "WellfitRegressor": "wellfit.estimators",
     "ablate": "wellfit.trials.compare",
     "check": "wellfit.examine",
     "check_recipe": "wellfit.examine",
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from wellfit.deliver.predict import predict
     from wellfit.doctor.beside import watch
     from wellfit.errors import WellfitError
+    from wellfit.estimators import WellfitClassifier, WellfitRegressor
     from wellfit.examine import check, check_recipe, trace, trace_recipe
     from wellfit.laboratory.verb import lab
     from wellfit.memory import memory_plan, memory_plan_config, memory_plan_recipe

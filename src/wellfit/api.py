@@ -143,6 +143,20 @@ def write_report(path: str | Path) -> Path:
     return report.write(run.folder, run.recipe, run.events(), run.environment, run.task)
 
 
+def trained(
+    job: Job,
+    *,
+    root: str | Path = RUNS,
+    folder: str | Path | None = None,
+    observers: Iterable[Observer] = (),
+    quiet: bool = False,
+) -> Run:
+    """Trains a job that is made already into a new run, as `fit_recipe` does with the one that it makes."""
+    with _ranks(job.recipe), torch_settings(job.recipe):
+        job.agree()
+        return _run(job, _created(job, root, folder), observers, quiet, yardsticks=False)
+
+
 def turned(job: Job, run: Run) -> str:
     """Turns a job in a run's folder from its last checkpoint to the end, or to `job.until`: no doctor, no scores, no report.
 
@@ -151,7 +165,7 @@ def turned(job: Job, run: Run) -> str:
     record = _record(job, run, ())
     try:
         _restore(job, record)
-        record.emit(_started(job))
+        record.emit(started(job))
         reason = turn(job, record)
         record.checkpoints.wait()
         return reason
@@ -207,7 +221,7 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsti
     try:
         _restore(job, record)
         doctor = _attended(job, record)
-        record.emit(_started(job))
+        record.emit(started(job))
         for text in job.notes:
             record.note(text)
         if job.old is not None and job.standing.step == 0:
@@ -275,7 +289,8 @@ def _restore(job: Job, record: Record) -> None:
         record.note(f"{damage} {instead}")
 
 
-def _started(job: Job) -> Started:
+def started(job: Job) -> Started:
+    """The event with which the training of a job begins, or goes on."""
     training = job.recipe.training
     accumulation = training.gradient_accumulation_steps * job.recovered.finer
     ways = distributed.world() * accumulation

@@ -201,6 +201,9 @@ def _data(facts: Facts) -> str:
     )  # fmt: skip
 
 
+OPENED = ('with np.load(Path(__file__).with_suffix(".npz")) as file:', "    data = dict(file)")
+
+
 def _from_file(facts: Facts) -> str:
     read = f"as the run read and split {facts.recipe.data.source}; they were written beside this script."
     if not facts.text:
@@ -209,13 +212,13 @@ def _from_file(facts: Facts) -> str:
         return _lines(
             f"# ---- The data: {what}, {read}",
             "",
-            'data = np.load(Path(__file__).with_suffix(".npz"))',
+            *OPENED,
             *(f'{x}, {y} = torch.from_numpy(data["{x}"]), torch.from_numpy(data["{y}"])' for x, y in names),
         )
     return _lines(
         f"# ---- The data: the tokens of texts, {read}",
         "",
-        'data = np.load(Path(__file__).with_suffix(".npz"))',
+        *OPENED,
         "",
         "",
         "def texts(part):",
