@@ -288,6 +288,21 @@ def test_a_run_that_has_not_ended_or_has_no_recipe_of_its_own(tmp_path) -> None:
     assert not (tmp_path / "a.py").exists()
 
 
+def test_names_from_a_run_folder_are_only_names(tmp_path, wine) -> None:
+    """The check runs the script, and nothing in a run folder is ever executed."""
+    hostile = '"""\nraise SystemExit(7)\n"""\\'
+    folder = Path(shutil.copytree(wine.folder, tmp_path / "run"))
+    (folder / "recipe.yaml").write_text(wine.recipe.override({"name": hostile, "data.train_samples": None}).dump())
+    environment = (
+        (folder / "environment.json").read_text().replace('"torch": "', '"torch": "\\"\\"\\"\\nraise SystemExit(7)\\n')
+    )
+    (folder / "environment.json").write_text(environment)
+    done = wellfit.eject(folder, tmp_path / "wine.py")
+    tree = ast.parse(done.script.read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    assert "SystemExit" in ast.get_docstring(tree), "it is there, as a word"
+
+
 def test_data_that_has_changed(tmp_path, films) -> None:
     own = tmp_path / "films.csv"
     own.write_text(films.read_text())

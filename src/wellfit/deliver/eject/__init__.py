@@ -9,6 +9,7 @@ is at its default. So a setting that is added later is refused until somebody wr
     Ejected(script=PosixPath('digits.py'), data=None, lines=131, apart=0.0)
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -116,7 +117,8 @@ def eject(
     longer what the run learnt from, and for a file that is there already. Nothing is written then.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    script_file = Path(path if path is not None else f"{run.recipe.name or run.folder.name}.py").expanduser()
+    usual = re.sub(r"[^\w.-]+", "-", run.recipe.name) or run.folder.name
+    script_file = Path(path if path is not None else f"{usual}.py").expanduser()
     data_file = script_file.with_suffix(".npz")
     if script_file.suffix != ".py":
         raise RunError(f"{script_file} does not end in .py, as a script does. Name one that does.")
@@ -125,10 +127,11 @@ def eject(
         job = from_recipe(run.recipe)
         _refuse_job(run, job)
         environment = run.environment
+        threads = environment.get("threads")
         source = Source(
             run.folder.name,
             str(environment.get("packages", {}).get("torch", torch.__version__)),
-            int(environment.get("threads") or torch.get_num_threads()),
+            threads if isinstance(threads, int) else torch.get_num_threads(),
             script_file.name,
         )
         text, data = script(job, source), arrays(job)
@@ -232,6 +235,11 @@ def _refuse_job(run: Run, job: Job) -> None:
     if then and then != job.fingerprint:
         raise RunError(
             f"The data is not what the run {run.folder} learnt from, so no script can train its weights. Bring back the data."
+        )
+    ended = run.ended()
+    if job.valid is not None and recipe.evaluation.restore_best and (ended is None or ended.best_step is None):
+        raise RunError(
+            f"No evaluation of the run {run.folder} gave a number, so it has no best weights to train again."
         )
     if recipe.hardware.precision != "fp32" and recipe.task == "text-classification":
         raise RunError("eject cannot express `hardware.precision=bf16` for texts yet; set `hardware.precision=fp32`.")

@@ -8,6 +8,7 @@ Not here: the networks (`networks.py`), and whether a recipe can be written out 
     >>> text = script(job, Source(run="2026-11-28-1015-digits", torch="2.14.1", threads=2, file="digits.py"))
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +123,11 @@ def arrays(job: Job) -> dict[str, Any]:
     return found
 
 
+def said(text: str) -> str:
+    """A name that comes from a run folder, for a comment: nothing in it can end the comment and become code."""
+    return re.sub(r"[^\w .,:/+=()-]", "_", text)
+
+
 def _lines(*lines: str | bool | None) -> str:
     """Those that are there, one below the other."""
     return "\n".join(line for line in lines if isinstance(line, str))
@@ -138,13 +144,13 @@ def _beginning(facts: Facts, source: Source) -> str:
     scaled = f"  # from {optimizer.learning_rate} for batches of {optimizer.reference_batch_size}"
     whole = f"  # {epochs:g} epochs of {job.batches.steps_per_epoch}" if epochs else ""
     return _lines(
-        f'"""{recipe.name}: {facts.task.replace("-", " ")} by the network `{model.kind}`, in plain PyTorch.',
+        f'"""{said(recipe.name)}: {facts.task.replace("-", " ")} by the network `{model.kind}`, in plain PyTorch.',
         "",
-        f"Written by `wellfit eject` from the run {source.run}, whose weights it trains again bit for bit on the same",
-        f"machine, with torch {source.torch} and {source.threads} thread{'' if source.threads == 1 else 's'}. Elsewhere sums are rounded otherwise, and it",
-        "comes out a little different.",
+        f"Written by `wellfit eject` from the run {said(source.run)}, whose weights it trains again bit for bit on the same",
+        f"machine, with torch {said(source.torch)} and {source.threads} thread{'' if source.threads == 1 else 's'}. Elsewhere sums are rounded otherwise,",
+        "and it comes out a little different.",
         "",
-        f"    python {source.file}",
+        f"    python {said(source.file)}",
         '"""',
         "",
         facts.selects and recipe.evaluation.restore_best and "import copy",
@@ -205,7 +211,7 @@ OPENED = ('with np.load(Path(__file__).with_suffix(".npz")) as file:', "    data
 
 
 def _from_file(facts: Facts) -> str:
-    read = f"as the run read and split {facts.recipe.data.source}; they were written beside this script."
+    read = f"as the run read and split {said(facts.recipe.data.source)}; they were written beside this script."
     if not facts.text:
         names = [("x", "y"), *((f"x_{part}", f"y_{part}") for part in facts.held)]
         what = "images" if facts.task == "image-classification" else "rows of numbers"
