@@ -15,7 +15,7 @@ FLOORS: dict[str, int] = {
     "sharding": 1, "zero": 1, "checkpoint": 1, "tasks": 2, "finetune": 2, "doctor": 2, "plan": 2,
     "train": 3, "integrations": 3, "advise": 3,
     "report": 4, "deliver": 4, "laboratory": 4,
-    "trials": 5, "api": 5, "examine": 5, "curve": 5, "memory": 5,
+    "trials": 5, "estimators": 5, "api": 5, "examine": 5, "curve": 5, "memory": 5,
     "cli": 6, "__main__": 6,
 }  # fmt: skip
 NEVER = {"doctor": {"train"}, "train": {"doctor"}}

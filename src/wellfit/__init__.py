@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "Recipe", "Run", "Tracker", "WellfitError", "__version__", "ablate", "check", "check_recipe", "compare", "cure", "export", "find_batch", "find_lr",
-    "fit", "fit_recipe", "html",
+    "Recipe", "Run", "Tracker", "WellfitClassifier", "WellfitError", "WellfitRegressor", "__version__",
+    "ablate", "check", "check_recipe", "compare", "cure", "eject", "export", "find_batch", "find_lr", "fit", "fit_recipe", "html",
     "lab", "learning_curve", "memory_plan", "memory_plan_config", "memory_plan_recipe",
     "open", "predict", "profile", "rerun", "resume", "suggest", "trace", "trace_recipe", "track", "watch",
 ]  # fmt: skip
@@ -21,12 +21,15 @@ _HOMES = {
     "Recipe": "wellfit.recipe",
     "Run": "wellfit.run",
     "Tracker": "wellfit.integrations.trackers",
+    "WellfitClassifier": "wellfit.estimators",
     "WellfitError": "wellfit.errors",
+    "WellfitRegressor": "wellfit.estimators",
     "ablate": "wellfit.trials.compare",
     "check": "wellfit.examine",
     "check_recipe": "wellfit.examine",
     "compare": "wellfit.trials.compare",
     "cure": "wellfit.trials.treatment",
+    "eject": "wellfit.deliver.eject",
     "export": "wellfit.deliver.export",
     "find_batch": "wellfit.trials.find_batch",
     "find_lr": "wellfit.trials.find_lr",
@@ -54,10 +57,12 @@ if TYPE_CHECKING:
     from wellfit.advise import suggest
     from wellfit.api import fit, fit_recipe, open, resume
     from wellfit.curve import learning_curve
+    from wellfit.deliver.eject import eject
     from wellfit.deliver.export import export
     from wellfit.deliver.predict import predict
     from wellfit.doctor.beside import watch
     from wellfit.errors import WellfitError
+    from wellfit.estimators import WellfitClassifier, WellfitRegressor
     from wellfit.examine import check, check_recipe, trace, trace_recipe
     from wellfit.integrations.trackers import Tracker, track
     from wellfit.laboratory.verb import lab

@@ -144,6 +144,20 @@ def write_report(path: str | Path) -> Path:
     return report.write(run.folder, run.recipe, run.events(), run.environment, run.task, run.findings(), run.review())
 
 
+def trained(
+    job: Job,
+    *,
+    root: str | Path = RUNS,
+    folder: str | Path | None = None,
+    observers: Iterable[Observer] = (),
+    quiet: bool = False,
+) -> Run:
+    """Trains a job that is made already into a new run, as `fit_recipe` does with the one that it makes."""
+    with _ranks(job.recipe), torch_settings(job.recipe):
+        job.agree()
+        return _run(job, _created(job, root, folder), observers, quiet, yardsticks=False)
+
+
 def turned(job: Job, run: Run) -> str:
     """Turns a job in a run's folder from its last checkpoint to the end, or to `job.until`: no doctor, no scores, no report.
 
@@ -152,7 +166,7 @@ def turned(job: Job, run: Run) -> str:
     record = _record(job, run, ())
     try:
         _restore(job, record)
-        record.emit(_started(job))
+        record.emit(started(job))
         reason = turn(job, record)
         record.checkpoints.wait()
         return reason
@@ -214,7 +228,7 @@ def _watched(job: Job, run: Run, watching: Iterable[Observer], yardsticks: bool)
     try:
         _restore(job, record)
         doctor = _attended(job, record)
-        record.emit(_started(job))
+        record.emit(started(job))
         for text in job.notes:
             record.note(text)
         if job.old is not None and job.standing.step == 0:
@@ -282,7 +296,8 @@ def _restore(job: Job, record: Record) -> None:
         record.note(f"{damage} {instead}")
 
 
-def _started(job: Job) -> Started:
+def started(job: Job) -> Started:
+    """The event with which the training of a job begins, or goes on."""
     training = job.recipe.training
     accumulation = training.gradient_accumulation_steps * job.recovered.finer
     ways = distributed.world() * accumulation

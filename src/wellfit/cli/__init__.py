@@ -418,6 +418,25 @@ def serve(
 
 
 @app.command()
+def eject(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE.py]", help="The script. Else one here that is called like the recipe."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Run it, and compare its weights with the run's. Leaves with 3 if they differ."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+) -> None:
+    """Write the plain PyTorch script that trains a run's weights again, bit for bit, without wellfit."""
+    from wellfit.cli import ejection
+
+    ejection.told(run, file, check, force)
+
+
+@app.command()
 def suggest(
     data: Annotated[str, typer.Argument(metavar="DATA", help="The path of your data, or an embedded set.")],
     overrides: Overrides = None,

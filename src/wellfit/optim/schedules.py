@@ -30,14 +30,14 @@ def share(step: int, total: int, settings: Schedule) -> float:
     `settings.warmup_steps` must be resolved (not None). Raises RecipeError for milestones that are not shares.
     """
     assert 0 <= step < total, (step, total)
-    warmup = _warmup(settings.warmup_steps, total)
+    warmup = warmup_steps(settings.warmup_steps, total)
     if step < warmup and settings.kind != "one-cycle":
         return (step + 1) / warmup
     return KINDS[settings.kind](step, warmup, total, settings)
 
 
-def _warmup(steps: float | None, total: int) -> int:
-    """In whole steps, with at least one step left after it."""
+def warmup_steps(steps: float | None, total: int) -> int:
+    """The warmup of a schedule in whole steps, with at least one step left after it."""
     assert steps is not None, "warmup_steps is not resolved"
     return min(round(steps * total if steps < 1 else steps), total - 1)
 

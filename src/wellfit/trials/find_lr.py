@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from wellfit.data.arrays import Loaded
 from wellfit.defaults import LEARNING_RATES
 from wellfit.distributed import alone
 from wellfit.errors import OutOfMemory, RecipeError
@@ -102,9 +103,17 @@ def find_lr(
 
 
 def measured(
-    recipe: Recipe, model: nn.Module | None = None, train: Any = None, valid: Any = None, *, loss: Any = None
+    recipe: Recipe,
+    model: nn.Module | None = None,
+    train: Any = None,
+    valid: Any = None,
+    *,
+    loss: Any = None,
+    loaded: Loaded | None = None,
 ) -> tuple[Recipe, list[str]]:
     """A recipe whose learning rate is `auto` with the rate that `find_lr` finds, and what a person must be told of it.
+
+    `loaded`: the recipe's data, where that has been read already.
 
     The recipe's origin of the rate is then "measured", with the reason. Where there is no stable answer the rate is left open, so
     that it is derived, and that is told. Any other recipe comes back as it is.
@@ -112,7 +121,9 @@ def measured(
     if recipe.optimizer.learning_rate != "auto":
         return recipe, []
     with untouched(train, valid):
-        found = _of_recipe(recipe) if model is None else _of_model(model, train, valid, loss, None, recipe)
+        found = (
+            _of_recipe(recipe, loaded=loaded) if model is None else _of_model(model, train, valid, loss, None, recipe)
+        )
     if found.suggestion is None:
         told = f"The learning rate was to be measured, and has no stable answer: {found.reason} So it is derived."
         return recipe.override({"optimizer.learning_rate": None}, by="default"), [told]
@@ -126,7 +137,11 @@ def measured(
 
 
 def _of_recipe(
-    recipe: Recipe, seeds: int = SEEDS, share: float = SHARE, tell: Callable[[str], object] | None = None
+    recipe: Recipe,
+    seeds: int = SEEDS,
+    share: float = SHARE,
+    tell: Callable[[str], object] | None = None,
+    loaded: Loaded | None = None,
 ) -> RateSearch:
     alone(*ONE_PROCESS)
     if recipe.task == "given":
@@ -135,8 +150,8 @@ def _of_recipe(
             "model and its data to `wellfit.find_lr`."
         )
     with torch_settings(recipe):
-        plan = _Plan.of(from_recipe(recipe), seeds, share)
-        starts = [ShortTraining(_steady(from_recipe(plan.recipe(seed)))) for seed in plan.seeds]
+        plan = _Plan.of(from_recipe(recipe, loaded), seeds, share)
+        starts = [ShortTraining(_steady(from_recipe(plan.recipe(seed), loaded))) for seed in plan.seeds]
         return _searched(plan, starts, tell)
 
 
