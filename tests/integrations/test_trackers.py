@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-import wellfit
+import wellfit as library
+from commands import wellfit
 from journals import BEGAN, FINDING, WHOLE, made, started, stepped, valid
 from wellfit.errors import MissingExtra, RecipeError, TrackerError
 from wellfit.events import Ended, Event
@@ -456,7 +457,7 @@ def test_a_training_has_the_same_bits_beside_a_tracker_that_works_and_one_that_f
         x = torch.randn(64, 4)
         data = (x, (x[:, 0] > 0).long())
         settings = {"training.epochs": 3, "training.log_every": 1}
-        run = wellfit.fit(
+        run = library.fit(
             model,
             data,
             data,
@@ -510,8 +511,8 @@ def test_a_tracker_that_dies_in_the_middle_is_said_by_the_record(tmp_path, monke
         assert one._process is not None
         one._process.wait()
         with pytest.raises(TrackerError, match="The disk is full"):
-            one(stepped(1)[0])
-        one(stepped(2)[0])  # it is silent from then on
+            one(stepped(1)[-1])
+        one(stepped(2)[-1])  # it is silent from then on
     assert one.trouble.startswith("The disk is full. `wellfit track ")
 
 
@@ -550,6 +551,21 @@ def test_what_can_be_named(monkeypatch) -> None:
     monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match=r"pip install 'wellfit\[wandb\]'"):
         Tracker("wandb")
+
+
+def test_the_command_line_tracks_a_training_and_a_run_that_exists(tmp_path) -> None:
+    pytest.importorskip("tensorboard")
+    few = ["--set", "training.epochs=1", "--set", "data.test_share=0"]
+    done = wellfit("train", "wine", *few, "--folder", "runs/a", "--track", "tensorboard", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Track:  tensorboard --logdir runs/a/tensorboard" in done.stdout
+    again = wellfit("track", "runs/a", "tensorboard=tb", folder=tmp_path)
+    assert again.stdout == "TensorBoard: tensorboard --logdir tb/a\n", again.stderr
+    assert tensorboard(tmp_path / "tb" / "a") == tensorboard(tmp_path / "runs" / "a" / "tensorboard")
+    wrong = wellfit("train", "wine", "--track", "tensorbord", folder=tmp_path)
+    assert (wrong.returncode, "Did you mean `tensorboard`?" in wrong.stderr) == (2, True)
+    gone = wellfit("track", "runs/nothing", "tensorboard", folder=tmp_path)
+    assert (gone.returncode, "There is no run at" in gone.stderr) == (2, True)
 
 
 def test_the_journal_is_read_as_it_grows(tmp_path) -> None:

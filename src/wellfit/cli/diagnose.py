@@ -12,6 +12,7 @@ from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.finding import Finding
 from wellfit.errors import ScriptError
 from wellfit.recipe import Recipe
+from wellfit.report.words import clean
 from wellfit.run import RECIPE, Run
 
 STRICT = 3
@@ -22,7 +23,7 @@ def diagnosed(program: str, arguments: Sequence[str], module: bool, file: Path |
     writable(file)
 
     def found(finding: Finding) -> None:
-        print(words.line(finding), file=sys.stderr, flush=True)
+        print(clean(words.line(finding)), file=sys.stderr, flush=True)
         _write(file, doctor)
 
     doctor = Doctor(found)
@@ -36,7 +37,8 @@ def diagnosed(program: str, arguments: Sequence[str], module: bool, file: Path |
     _write(file, doctor)
     for failure in doctor.failures:
         print(f"wellfit: the doctor itself failed and left; the training was not touched. {failure}", file=sys.stderr)
-    print(f"\nwellfit doctor: {words.listed(findings)}", file=sys.stderr, flush=True)
+    told = "\n".join(map(clean, words.listed(findings).split("\n")))  # names come from a program, or somebody's run
+    print(f"\nwellfit doctor: {told}", file=sys.stderr, flush=True)
     return STRICT if strict and not status and doctor.trouble() else status
 
 

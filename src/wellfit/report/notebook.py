@@ -326,7 +326,7 @@ def _settings(told: Sequence[page.Setting]) -> str:
             f"<code>{escape(one.path)}</code>",
             f"{escape(one.value)}",
             f'<span class="muted">{escape(one.by)}</span>',
-            f'{coded(one.what)} <span class="muted">{coded(one.why)} {coded(one.source)}</span>',
+            f'{coded(one.what)}<br><span class="muted">{" · ".join(coded(part) for part in (one.why, one.source) if part)}</span>',
         )
         for one in told
     ])  # fmt: skip

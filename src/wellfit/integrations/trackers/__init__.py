@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from wellfit.errors import MissingExtra, RecipeError, TrackerError, WellfitError
-from wellfit.events import Event, Started
+from wellfit.events import Evaluated, Event, Paced, Started
 from wellfit.integrations.trackers.telling import Place, Teller
 from wellfit.recipe import nearest
 from wellfit.run import Run
@@ -54,13 +54,13 @@ class Tracker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, event: Event) -> None:
-        """Hears every event; starts the second process at the first `Started`, and notices where it has died."""
+        """Starts the second process at the first `Started`, and now and then looks whether it has died."""
         if self.run is None or self.trouble:
             return
         if self._process is None:
             if isinstance(event, Started):
                 self._process = started(self.run, self.kind, self.place, self.project)
-        elif self._process.poll() is not None:
+        elif isinstance(event, Paced | Evaluated) and self._process.poll() is not None:
             self._listen(self._process)
             raise TrackerError(self.trouble or "It ended before the training.")
 

@@ -2,7 +2,8 @@
 
 The run is found again by a tag, so one that goes on, or is told a second time, is the same run; a metric's steps that have arrived are not
 sent again. MLflow can delete no metric, so where recovery went back by itself and took other steps, both stay. Times are the journal's.
-A folder is an SQLite database in it. MLflow reports its use to its makers unless told otherwise; here it is told otherwise.
+A folder is an SQLite database in it. MLflow reports its use to its makers unless told otherwise; here it is told otherwise. What is used
+is the client, `mlflow-skinny`; the pages to look at come with `pip install mlflow`.
 
 $ mlflow server --backend-store-uri sqlite:///tracked/mlflow.db
 """
