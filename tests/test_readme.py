@@ -65,6 +65,7 @@ def test_there_is_something_to_execute() -> None:
         "pip install '.[vision,tabular]'",
         "pip install '.[text,series]'",
         "pip install '.[pictures,hub]'",
+        "pip install '.[charts,trackers]'",
         "pip install '.[finetune]'",
     ]
     assert ["make demo", "make test", "pip install .", *extras] == SHELL

@@ -200,6 +200,9 @@ def _picture(sample: Tensor) -> dict[str, Any]:
         return {}
     from PIL import Image
 
+    brightest = int(sample.max())
+    if 0 < brightest < 64:  # data with few shades, such as digits of 0 to 16, would be all but black
+        sample = (sample.float() * (255 / brightest)).to(torch.uint8)
     pixels = sample.permute(1, 2, 0).squeeze(-1).numpy()
     made = Image.fromarray(pixels)
     made.thumbnail((PIXELS, PIXELS))
