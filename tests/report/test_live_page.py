@@ -240,9 +240,8 @@ def test_by_keys_alone_filtered_sorted_and_laid_over_each_other(chromium: Any, s
     while page.evaluate("document.activeElement.type") != "checkbox":
         page.keyboard.press("Tab")
     page.keyboard.press("Space")
-    page.wait_for_function(
-        "document.querySelectorAll('#chart-loss .legend span').length === 4"
-    )  # two curves of each of two
+    page.wait_for_function("document.querySelectorAll('#chart-loss .mark-line path').length === 4")  # two of each
+    assert page.locator("#chart-loss .legend span").all_inner_texts() == ["training", "validation"]
     watched.accessible()
     page.fill("#filter", "")
     page.locator("#runs thead button[data-by=name]").click()

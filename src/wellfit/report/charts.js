@@ -159,11 +159,13 @@ class Chart {
   async draw() {
     const turn = ++this.drawing, series = this.shown();
     this.points = series.map(one => one.points.map(([step, y]) => [this.x(step, one), y, step]).sort((a, b) => a[0] - b[0]));
-    this.legend.replaceChildren(...(series.length > 1 ? series.map((one, i) => {
-      const key = made("i", { class: "key" });
-      key.style.background = this.hue(one, i);
+    // Of several runs the table beside tells the colours; here only what is dashed.
+    const told = this.data.kinds ?? (series.length > 1 ? series.map((one, i) => ({ label: one.label, hue: this.hue(one, i) })) : []);
+    this.legend.replaceChildren(...told.map(one => {
+      const key = made("i", { class: one.dash ? "key dash" : "key" });
+      key.style.color = one.hue ?? colour("--muted");
       return made("span", {}, key, one.label);
-    }) : []));
+    }));
     const positive = this.points.some(points => points.some(([, y]) => y > 0));
     this.scale.hidden = !positive || this.data.share;
     this.logged = this.log && positive && !this.data.share;
@@ -189,7 +191,8 @@ class Chart {
     const hue = { field: "i", type: "nominal", legend: null, scale: { domain: series.map((_, i) => i), range: looks } };
     const within = { filter: "datum.x >= low && datum.x <= high" };
     const layers = [{ data: { values }, mark: { type: "line", clip: true, strokeJoin: "round", aria: false },
-      encoding: { x, y, color: hue, strokeWidth: { condition: { test: faint(series), value: 1 }, value: 1.8 } } }];
+      encoding: { x, y, color: hue, strokeWidth: { condition: { test: among(series, one => one.look === "faint"), value: 1 }, value: 1.8 },
+        strokeDash: { condition: { test: among(series, one => one.dash), value: [5, 3] }, value: [1, 0] } } }];
     if (few.some(Boolean)) layers.push({ data: { values: values.filter(one => few[one.i]) }, mark: { type: "circle", clip: true, size: 22, opacity: 1, aria: false }, encoding: { x, y, color: hue } });
     if (this.data.level) layers.push({ data: { values: [{ y: this.data.level[0] }] }, mark: { type: "rule", strokeDash: [2, 3], stroke: text, aria: false }, encoding: { y } });
     layers.push({ data: { values: [{}] }, transform: [{ calculate: "at", as: "x" }, { filter: "isValid(at) && at >= low && at <= high" }],
@@ -312,9 +315,9 @@ class Chart {
   }
 }
 
-/* For `strokeWidth`: which of the series are faint. */
-function faint(series) {
-  const numbers = series.flatMap((one, i) => one.look === "faint" ? [i] : []);
+/* Vega's test for those of the series that fit. */
+function among(series, fits) {
+  const numbers = series.flatMap((one, i) => fits(one) ? [i] : []);
   return numbers.length ? `indexof([${numbers}], datum.i) >= 0` : "false";
 }
 

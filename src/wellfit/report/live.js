@@ -114,7 +114,8 @@ function together() { // one run with everything; of several, one line each
   told.forEach(([name, run], clock) => run.charts.forEach(chart => {
     if (!charts.has(chart.id)) charts.set(chart.id, { ...chart, level: null, says: chart.title, series: [] });
     const main = chart.series.filter(one => one.look !== "faint"), into = charts.get(chart.id);
-    for (const one of main) into.series.push({ ...one, clock, hue: state.hues.get(name), look: "run", label: main.length > 1 ? `${name}: ${one.label}` : name });
+    into.kinds = main.length > 1 ? main.map((one, i) => ({ label: one.label, dash: i > 0 })) : [];
+    main.forEach((one, i) => into.series.push({ ...one, clock, hue: state.hues.get(name), dash: i > 0, look: "run", label: main.length > 1 ? `${name}: ${one.label}` : name }));
   }));
   return { charts: [...charts.values()], clocks: told.map(([, run]) => run.clocks[0]), best: null, findings: [] };
 }
