@@ -231,7 +231,8 @@ def example(predictor: Predictor) -> Any:
 
 def request(predictor: Predictor) -> type[BaseModel]:
     """{"inputs": [...], "choices": {...}} as the run takes them; `choices` only where its task has some."""
-    inputs: Any = (Annotated[list[_item(predictor)], Field(min_length=1, max_length=MOST_INPUTS)], ...)  # type: ignore[misc]
+    item = _item(predictor)
+    inputs: Any = (Annotated[list[item], Field(min_length=1, max_length=MOST_INPUTS)], ...)  # type: ignore[valid-type]
     predict = KINDS[predictor.task].predict
     assert predict is not None
     defaults = inspect.signature(predict).parameters

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -34,6 +34,9 @@ from wellfit.errors import RecipeError, WellfitError
 from wellfit.listening import address, bound, check_token, is_here, needed, turn
 from wellfit.run import Run
 from wellfit.tasks import image_classification
+
+if TYPE_CHECKING:
+    from fastapi import Response
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -99,9 +102,11 @@ def application(run: Run | str | Path, *, token: str | None = None, limits: Limi
 
     Raises MissingExtra without FastAPI.
     """
-    fastapi = needed("fastapi", WHAT)
+    needed("fastapi", WHAT)
+    import fastapi
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import PlainTextResponse
+    from fastapi.security import HTTPBearer
     from starlette.exceptions import HTTPException
 
     limits = limits or Limits()
@@ -122,13 +127,15 @@ def application(run: Run | str | Path, *, token: str | None = None, limits: Limi
         description=f"A run of the task {predictor.task}.",
     )  # fmt: skip
     asked, answer = requests.request(predictor), requests.answer(predictor.task)
-    wrong = {status: {"model": Wrong, "description": what} for status, what in WRONG.items()}
-    security = [fastapi.Depends(fastapi.security.HTTPBearer(auto_error=False))] if token is not None else []
+    wrong: dict[int | str, dict[str, Any]] = {
+        status: {"model": Wrong, "description": what} for status, what in WRONG.items()
+    }
+    security = [fastapi.Depends(HTTPBearer(auto_error=False))] if token is not None else []
     columns = requests.names(predictor.record)
 
     @app.post("/predict", responses={200: {"model": answer}, **wrong}, dependencies=security, summary="Predict")
-    async def predict(body: asked) -> fastapi.Response:  # type: ignore[valid-type, name-defined]
-        return _answered(fastapi, *await service.ask(*requests.given(body)))
+    async def predict(body: asked) -> fastapi.Response:  # type: ignore[valid-type]
+        return _answered(*await service.ask(*requests.given(body)))
 
     if predictor.task in PICTURES:
         needed("python_multipart", WHAT, "python-multipart")
@@ -139,10 +146,10 @@ def application(run: Run | str | Path, *, token: str | None = None, limits: Limi
             dependencies=security,
             summary="Predict of files",
         )
-        async def predict_files(files: list[fastapi.UploadFile]) -> fastapi.Response:  # type: ignore[name-defined]
+        async def predict_files(files: list[fastapi.UploadFile]) -> fastapi.Response:
             contents = [(await file.read(), str(file.filename)) for file in files[: requests.MOST_INPUTS]]
             pictures = await service.in_thread(lambda: [requests.checked_picture(*one) for one in contents])
-            return _answered(fastapi, *await service.ask(pictures, {}))
+            return _answered(*await service.ask(pictures, {}))
 
     @app.get("/health", summary="Whether it is there")
     async def health() -> dict[str, Any]:
@@ -151,7 +158,7 @@ def application(run: Run | str | Path, *, token: str | None = None, limits: Limi
     @app.get(
         "/metrics", response_class=PlainTextResponse, dependencies=security, summary="Counts and times for Prometheus"
     )
-    async def metrics() -> fastapi.Response:  # type: ignore[name-defined]
+    async def metrics() -> fastapi.Response:
         return fastapi.Response(service.measures.text(service), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/", response_class=PlainTextResponse, include_in_schema=False)
@@ -164,31 +171,29 @@ def application(run: Run | str | Path, *, token: str | None = None, limits: Limi
         )
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Any, error: RequestValidationError) -> fastapi.Response:  # type: ignore[name-defined]
+    async def invalid(_: Any, error: RequestValidationError) -> fastapi.Response:
         problems = error.errors()
         if problems and problems[0]["type"] == "json_invalid":
             told = problems[0].get("ctx", {}).get("error", "it cannot be read")
-            return _wrong(
-                fastapi, 400, f"The body is no JSON: {str(told)[:100]} (at character {problems[0]['loc'][-1]})."
-            )
-        return _wrong(fastapi, 422, requests.sentence(problems, columns))
+            return _wrong(400, f"The body is no JSON: {str(told)[:100]} (at character {problems[0]['loc'][-1]}).")
+        return _wrong(422, requests.sentence(problems, columns))
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Any, error: HTTPException) -> fastapi.Response:  # type: ignore[name-defined]
+    async def refused(_: Any, error: HTTPException) -> fastapi.Response:
         known = {
             404: "There is nothing here; POST to /predict.", 405: "This path is not asked in that way; POST to /predict.",
             400: "The body cannot be read. Send JSON in UTF-8, such as the examples of /openapi.json.",
         }  # fmt: skip
-        return _wrong(fastapi, error.status_code, known.get(error.status_code, str(error.detail)))
+        return _wrong(error.status_code, known.get(error.status_code, str(error.detail)))
 
     @app.exception_handler(WellfitError)
-    async def unfit(_: Any, error: WellfitError) -> fastapi.Response:  # type: ignore[name-defined]
-        return _wrong(fastapi, 422, str(error))
+    async def unfit(_: Any, error: WellfitError) -> fastapi.Response:
+        return _wrong(422, str(error))
 
     @app.exception_handler(Overloaded)
-    async def overloaded(*_: Any) -> fastapi.Response:  # type: ignore[name-defined]
+    async def overloaded(*_: Any) -> fastapi.Response:
         told = f"More than {limits.room} inputs are waiting already. Ask again in a second."
-        return _wrong(fastapi, 503, told, {"Retry-After": "1"})
+        return _wrong(503, told, {"Retry-After": "1"})
 
     app.add_middleware(Gate, service=service, token=token, limits=limits)
     return app
@@ -272,19 +277,17 @@ class Gate:
             self.measures.add(scope["path"], status, time.perf_counter() - began)
 
     def _refused(self, scope: Scope) -> Any:
-        import fastapi
-
         heads = dict(scope["headers"])
         if self.token is not None:
             if scope["path"] != "/health" and not hmac.compare_digest(heads.get(b"authorization", b""), self.token):
                 told = "This needs the token that the service was started with, as the header `Authorization: Bearer TOKEN`."
-                return _wrong(fastapi, 401, told, {"WWW-Authenticate": "Bearer"})
+                return _wrong(401, told, {"WWW-Authenticate": "Bearer"})
         elif not is_here(heads.get(b"host", b"").decode("latin-1")):
             # A page of another site that a browser here shows could otherwise have its name lead to this machine.
-            return _wrong(fastapi, 421, "This service answers to the names of this machine alone, such as 127.0.0.1.")
+            return _wrong(421, "This service answers to the names of this machine alone, such as 127.0.0.1.")
         length = heads.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.limits.bytes:
-            return _wrong(fastapi, 413, self._too_large)
+            return _wrong(413, self._too_large)
         return None
 
     @property
@@ -367,17 +370,20 @@ WRONG = {
 }  # fmt: skip
 
 
-def _answered(fastapi: Any, answers: list[Any], remarks: list[str]) -> Any:
+def _answered(answers: list[Any], remarks: list[str]) -> "Response":
+    from fastapi import Response
+
     try:
         body = json.dumps({"predictions": answers, "remarks": remarks}, allow_nan=False)
     except ValueError:  # so far from the training's data that nothing finite comes out
         return _wrong(
-            fastapi,
             422,
             "The model's answer to these inputs is no finite number. They are too far from what it was trained on.",
         )
-    return fastapi.Response(body, media_type="application/json")
+    return Response(body, media_type="application/json")
 
 
-def _wrong(fastapi: Any, status: int, told: str, heads: Mapping[str, str] | None = None) -> Any:
-    return fastapi.Response(json.dumps({"error": told}), status, dict(heads or {}), media_type="application/json")
+def _wrong(status: int, told: str, heads: Mapping[str, str] | None = None) -> "Response":
+    from fastapi import Response
+
+    return Response(json.dumps({"error": told}), status, dict(heads or {}), media_type="application/json")

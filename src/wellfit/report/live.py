@@ -68,11 +68,13 @@ def look(
 
 def application(root: str | Path = "runs", *, token: str | None = None) -> Any:
     """The FastAPI application behind the page."""
-    fastapi = needed("fastapi", "The live page")
+    needed("fastapi", "The live page")
     charts.check()
+    import fastapi
+    from fastapi import Response
+
     shelf = Shelf(Path(root))
     app = fastapi.FastAPI(title="wellfit ui", docs_url=None, redoc_url=None, openapi_url=None)
-    Response = fastapi.Response
 
     def tagged(request: Any, content: bytes, kind: str = "application/json") -> Any:
         """With a name for the content, by which it is not sent twice."""
@@ -82,7 +84,7 @@ def application(root: str | Path = "runs", *, token: str | None = None) -> Any:
         return Response(content, media_type=kind, headers={"ETag": tag, "Cache-Control": "no-cache"})
 
     @app.get("/")
-    def root_page(request: fastapi.Request) -> Any:  # type: ignore[name-defined]
+    def root_page(request: fastapi.Request) -> Any:
         answer = Response(shell(shelf.root), media_type="text/html; charset=utf-8")
         if token is not None and request.query_params.get("token"):
             answer.set_cookie(COOKIE, request.query_params["token"], httponly=True, samesite="strict")
@@ -99,12 +101,12 @@ def application(root: str | Path = "runs", *, token: str | None = None) -> Any:
         return Response(charts.script("charts.js", "live.js"), media_type="text/javascript; charset=utf-8")
 
     @app.get("/api/runs")
-    def all_runs(request: fastapi.Request) -> Any:  # type: ignore[name-defined]
+    def all_runs(request: fastapi.Request) -> Any:
         rows, whole = shelf.all()
         return tagged(request, _json({"root": str(shelf.root), "runs": rows, "whole": whole}))
 
     @app.get("/api/runs/{name}")
-    def one_run(request: fastapi.Request, name: str) -> Any:  # type: ignore[name-defined]
+    def one_run(request: fastapi.Request, name: str) -> Any:
         return tagged(request, shelf.told(name))
 
     @app.get("/report/{name}")
@@ -118,7 +120,7 @@ def application(root: str | Path = "runs", *, token: str | None = None) -> Any:
         return Response(_json({"detail": str(error)}), 404, media_type="application/json")
 
     @app.middleware("http")
-    async def gate(request: fastapi.Request, following: Callable[..., Any]) -> Any:  # type: ignore[name-defined]
+    async def gate(request: fastapi.Request, following: Callable[..., Any]) -> Any:
         if token is None and not is_here(request.headers.get("host", "")):
             return Response("This page answers to the names of this machine alone, such as 127.0.0.1.", 421)
         if token is not None and not _knows(request, token):
