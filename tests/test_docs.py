@@ -134,7 +134,7 @@ def test_what_takes_long_can_be_given() -> None:
 def test_names_of_settings_exist() -> None:
     """Whatever stands in backticks and looks like the path of a setting is one."""
     groups = {path.split(".")[0] for path in paths() if "." in path}
-    looks_like_one = re.compile(rf"`((?:{'|'.join(groups)})\.[a-z_.]*[a-z])")
+    looks_like_one = re.compile(rf"`((?:{'|'.join(groups)})\.[a-z0-9_.]*[a-z0-9])")
     for page in PAGES:
         for name in looks_like_one.findall(page.read_text(encoding="utf-8")):
             assert name in paths() or re.fullmatch(r"[a-z]+\.(yaml|jsonl?|csv|npz|txt)", name), f"{page.name}: {name}"
