@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from typer.main import get_command
 
 import commands
 from wellfit.cli import app
@@ -114,7 +115,7 @@ def executed(programs: list[str], folder: str) -> None:
 
 def test_what_takes_long_can_be_given() -> None:
     """Commands, options' settings and presets of the lines that are not executed."""
-    known = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}
+    known = get_command(app).commands
     looked_at = 0
     for page in PAGES:
         for kind, text in blocks(page):
@@ -124,6 +125,8 @@ def test_what_takes_long_can_be_given() -> None:
                     continue
                 looked_at += 1
                 assert words[1] in known, line
+                options = {name for parameter in known[words[1]].params for name in parameter.opts}
+                assert {word for word in words[2:] if word.startswith("--")} <= options, line
                 settings = [words[i + 1] for i, word in enumerate(words[:-1]) if word == "--set"]
                 if words[1] == "train":
                     recipe = Recipe.load(words[2]) if words[2] in presets() else Recipe()
