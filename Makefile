@@ -24,11 +24,15 @@ format: $(READY) ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(READY) ## build the documentation into docs/_build
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
+	@echo docs/_build/index.html
+
 peers: $(READY) ## install what the benchmarks compare with
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,peers]'
 
 clean: ## remove the environment and caches (runs stay)
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist src/*.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist docs/_build src/*.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -37,4 +41,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help demo test check format peers clean
+.PHONY: help demo test check format docs peers clean
