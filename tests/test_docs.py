@@ -143,6 +143,15 @@ def test_names_of_settings_exist() -> None:
             assert name in paths() or re.fullmatch(r"[a-z]+\.(yaml|jsonl?|csv|npz|txt)", name), f"{page.name}: {name}"
 
 
+def test_tests_that_are_named_exist() -> None:
+    named = {name for page in PAGES for name in re.findall(r"`(tests/[\w/]+\.py(?:::\w+)?)`", page.read_text("utf-8"))}
+    assert len(named) >= 20
+    for name in named:
+        file, _, function = name.partition("::")
+        assert not function or f"def {function}(" in (ROOT / file).read_text(encoding="utf-8"), name
+        assert (ROOT / file).is_file(), name
+
+
 def module(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
