@@ -66,6 +66,7 @@ def test_there_is_something_to_execute() -> None:
         "pip install '.[text,series]'",
         "pip install '.[pictures,hub]'",
         "pip install '.[charts,trackers]'",
+        "pip install '.[onnx,serve]'",
         "pip install '.[finetune]'",
     ]
     assert ["make demo", "make test", "pip install .", *extras] == SHELL
