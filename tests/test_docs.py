@@ -30,7 +30,10 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(
     [*(DOCS / "tasks").glob("*.md"), *(DOCS / "extending").glob("*.md")]
-    + [DOCS / name for name in ("index.md", "start.md", "loop.md", "defaults.md", "doctor.md", "pages.md")]
+    + [
+        DOCS / name
+        for name in ("index.md", "start.md", "loop.md", "defaults.md", "doctor.md", "pages.md", "delivery.md")
+    ]
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.S | re.M)
 
