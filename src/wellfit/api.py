@@ -365,7 +365,11 @@ def _score(job: Job, record: Record, step: int, beside: bool) -> None:
                 record.emit(Evaluated(step, "test", baseline.scores, of=baseline.name))
     held = job.test if job.test is not None else job.valid
     if held is not None and distributed.world() == 1:
-        with job.precision.autocast():
-            found = review(job.model, held, job.record)
+        try:
+            with job.precision.autocast():
+                found = review(job.model, held, job.record, getattr(job.task, "criterion", None))
+        except Exception as error:  # a training that is over must not be undone by a look at it
+            record.note(f"What the network gets wrong was not looked at: {type(error).__name__}: {error}")
+            return
         if found is not None:
             record.run.keep_review(found | {"split": "test" if job.test is not None else "valid"})

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def environment() -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-        "command": shlex.join(sys.argv),
+        "command": masked(shlex.join(sys.argv)),
         "folder": os.getcwd(),
         "code": _commit(),
         "started": time.time(),
@@ -164,3 +165,8 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+changes" if changes.strip() else "")
+
+
+def masked(text: str) -> str:
+    """The text without names and passwords in addresses: `scheme://name:password@host` becomes `scheme://…@host`."""
+    return re.sub(r"://[^/@\s'\"]+@", "://…@", text)

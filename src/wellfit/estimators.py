@@ -137,7 +137,7 @@ class _OfTable(BaseEstimator):
         if ended is None or ended.reason == "interrupted":
             raise KeyboardInterrupt
         # In double precision, for a row's answer shall not depend on the rows beside it.
-        self.model_ = job.model.double().eval()
+        self.model_ = job.model.cpu().double().eval()
         self.recipe_, self.n_steps_ = job.recipe, ended.step
         if ended.reason == "loss-not-finite":
             why = f" {self.findings_[0]['says']}" if self.findings_ else ""
@@ -260,7 +260,7 @@ def _held_out(y: np.ndarray, share: float, seed: int, of_classes: bool) -> np.nd
     drawn = np.random.default_rng(seed).random(len(y))
     step = 1 / share
     by_target = np.lexsort((drawn, y))
-    held = by_target[(np.arange(len(y) * share, dtype=np.float64) * step + step / 2).astype(int).clip(max=len(y) - 1)]
+    held = by_target[(np.arange(max(1, int(len(y) * share))) * step + step / 2).astype(int).clip(max=len(y) - 1)]
     if of_classes:
         held = held[np.bincount(y)[y[held]] > 1]
     return np.sort(held)
@@ -360,7 +360,8 @@ class _Memory:
         for step, parts, weight, norm, rate, updated in self._steps:
             loss = sum(float(part) for part in parts) / max(float(weight), 1e-12)
             self._tell(Stepped(step, loss, float(norm), rate, skipped=not updated))
-            self.finite = self.finite and math.isfinite(loss) and math.isfinite(float(norm))
+            if updated or not self.tolerant:  # a step that was skipped changed nothing
+                self.finite = self.finite and math.isfinite(loss) and math.isfinite(float(norm))
         self._steps = []
         vitals = getattr(self.probe, "vitals", [])
         for event in list(vitals):

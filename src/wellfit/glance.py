@@ -85,7 +85,7 @@ class _Seen:
             case Started():
                 self.resumed = self.resumed or event
             case Ended():
-                if self.resumed is None and not self.lines:
+                if self.resumed is None:
                     self.ended = event
             case Evaluated() if event.of == "model" and event.split == "test":
                 self.test = self.test or event

@@ -138,7 +138,7 @@ class Run:
             with contextlib.suppress(ValueError):
                 body = json.loads(line)
                 if isinstance(body, dict) and {"id", "severity", "says"} <= body.keys():
-                    found.append(body)
+                    found.append(_whole(body))
         return found
 
     def keep_findings(self, findings: Iterable[dict[str, Any]]) -> None:
@@ -352,6 +352,22 @@ def is_held(journal: IO[bytes], keep: bool = False) -> bool:
     except OSError:  # a file system without locks
         return False
     return False
+
+
+def _whole(finding: dict[str, Any]) -> dict[str, Any]:
+    """A finding whose parts are what they should be, though somebody edited the file."""
+    onset, sure, evidence = (finding.get(part) for part in ("onset_step", "confidence", "evidence"))
+    lists = {
+        part: [one for one in told if isinstance(one, dict)] if isinstance(told := finding.get(part), list) else []
+        for part in ("remedies", "symptoms")
+    }
+    return finding | {
+        "onset_step": onset if isinstance(onset, int) else 0,
+        "confidence": sure if isinstance(sure, (int, float)) else 1.0,
+        "evidence": evidence if isinstance(evidence, dict) else {},
+        "remedies": lists["remedies"],
+        **({"symptoms": lists["symptoms"]} if lists["symptoms"] else {}),
+    }
 
 
 def _identity(event: Event) -> tuple[Any, ...]:

@@ -121,6 +121,14 @@ def test_scales_and_axes(chromium: Any, report: Path) -> None:
         page.wait_for_function(
             f"Array.from(document.querySelectorAll({title!r})).some(one => one.textContent === {name!r})"
         )
+    for axis, end in (("samples", 400 * 64), ("step", 400)):  # every chart over the range of this axis, not of the last
+        page.select_option("#axis", axis)
+        page.wait_for_function(
+            "end => Array.from(document.querySelectorAll('#charts .chart')).every(chart => Math.max(...Array.from("
+            "chart.querySelectorAll('.role-axis-label text'), one => Number(one.textContent.replaceAll(',', ''))).filter(isFinite)) <= end) "
+            "&& document.querySelectorAll('#charts .chart svg').length > 5",
+            arg=end,
+        )
     lines = "document.querySelectorAll('#chart-loss .mark-line path').length"
     raw = page.evaluate(lines)
     page.uncheck("#raw")

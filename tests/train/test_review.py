@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import wellfit
+from wellfit import losses
 from wellfit.data.tokens import learn
 from wellfit.report import mistakes
 from wellfit.train.review import WORST, review
@@ -54,7 +55,8 @@ def test_confusion_calibration_and_the_worst_of_classes() -> None:
 
 def test_the_worst_of_numbers() -> None:
     outputs, targets = torch.tensor([1.0, 5.0, 2.0, 9.0]), torch.tensor([1.0, 1.0, 4.0, 9.5])
-    found = review(Given(), [(outputs, targets)], {"target": "price"})
+    assert review(Given(), [(outputs, targets)], {}) is None  # they could be scores of yes and no
+    found = review(Given(), [(outputs, targets)], {"target": "price"}, losses.MSE())
     assert found is not None
     assert [one["target"] for one in found["worst"]] == [1.0, 4.0, 9.5, 1.0]
     assert found["points"] == [[1.0, 1.0], [1.0, 5.0], [4.0, 2.0], [9.5, 9.0]]
@@ -118,3 +120,41 @@ def test_a_run_keeps_it_and_damage_is_left_out(tmp_path) -> None:
         {"split": []},
     ):
         assert mistakes.told(damaged) is None
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.bool])
+def test_any_kind_of_whole_number_is_a_label(kind: torch.dtype) -> None:
+    logits, targets = torch.tensor([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0]]), torch.tensor([0, 1, 1]).to(kind)
+    found = review(Given(), [(logits, targets)], {"classes": ["no", "yes"]})
+    assert found is not None
+    assert found["confusion"] == [[1, 0], [1, 1]]
+
+
+def test_a_number_beyond_the_classes_counts_nowhere() -> None:
+    found = review(Given(), [(torch.eye(3), torch.tensor([0, 255, 2]))], {})
+    assert found is not None
+    assert found["confusion"] == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
+
+
+def test_a_look_that_fails_does_not_undo_a_training(tmp_path, monkeypatch) -> None:
+    from wellfit import api
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(api, "review", broken)
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    run = wellfit.fit(
+        nn.Linear(2, 2),
+        (x, y),
+        (x, y),
+        loss="cross-entropy",
+        set={"training.steps": 2},
+        folder=tmp_path / "run",
+        quiet=True,
+    )
+    ended = run.ended()
+    assert ended is not None
+    assert ended.reason == "finished"
+    assert "was not looked at: RuntimeError: no such thing" in (run.folder / "events.jsonl").read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 RUNS = Path("runs")
 MANY = 200  # folders that are offered at most
-FORMATS = ("safetensors", "peft", "huggingface")
+FORMATS = ("safetensors", "peft", "huggingface", "onnx", "torch-export")
 LIVES = ("tensorboard", "wandb", "mlflow")
 SORTED = ("age", "name", "state", "steps", "score", "findings")
 PICTURES = ("attention", "vanishing", "depth", "approximation")

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from shlex import quote
 
 import typer
 
@@ -14,7 +15,8 @@ def told(run: Path, file: Path | None, check: bool, force: bool) -> None:
     typer.echo(str(done))
     if done.apart is None:
         typer.echo(
-            f"\nRun it: python {done.script}\nCompare it with the run: wellfit eject {run} {done.script} --force --check"
+            f"\nRun it: python {quote(str(done.script))}\n"
+            f"Compare it with the run: wellfit eject {quote(str(run))} {quote(str(done.script))} --force --check"
         )
     elif done.apart:
         sys.exit(3)

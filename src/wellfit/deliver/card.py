@@ -324,9 +324,9 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _plain(text: Any) -> str:
-    """A name or sentence from data as text alone: on one line, and neither HTML nor a cell's end."""
+    """A name or sentence from data as text alone: on one line, and neither HTML, a link, nor a cell's end."""
     line = " ".join(str(text).split())
-    for sign, instead in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+    for sign, instead in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("](", "]&#40;")):
         line = line.replace(sign, instead)
     return line
 

@@ -339,10 +339,11 @@ def measure(graph: Graph, samples: Samples, again: Callable[[Inputs], Sequence[A
         theirs = torch.as_tensor(again(inputs)[0])
         each = ours.numel() // size
         sizes.append(size)
-        if theirs.shape != ours.shape or bool(theirs.isnan().any() != ours.isnan().any()):
+        if theirs.shape != ours.shape or not torch.equal(theirs.isnan(), ours.isnan()):
             return Measured(float("inf"), tuple(sizes), samples.on)
         far = (theirs.double() - ours.double()).abs() / ours.double().abs().clamp_min(1.0)
-        apart = max(apart, float(far[theirs != ours].max()) if bool((theirs != ours).any()) else 0.0)
+        far = far[(theirs != ours) & ~ours.isnan()]
+        apart = max(apart, float(far.max()) if far.numel() else 0.0)
     return Measured(apart, tuple(sizes), samples.on)
 
 

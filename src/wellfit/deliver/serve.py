@@ -90,6 +90,7 @@ def serve(
     limits = limits or Limits()
     limits.check()
     check_token(host, token)
+    needed("uvicorn", WHAT)
     run = run if isinstance(run, Run) else Run.open(run)
     app = application(run, token=token, limits=limits)
     listens = bound(host, port)
@@ -98,7 +99,7 @@ def serve(
 
 
 def application(run: Run | str | Path, *, token: str | None = None, limits: Limits | None = None) -> Any:
-    """The FastAPI application of a run: what `serve` runs, and what can be mounted into another one.
+    """The FastAPI application of a run: what `serve` runs. It lives by its own start and end, so it cannot be mounted into another one.
 
     Raises MissingExtra without FastAPI.
     """
@@ -147,7 +148,11 @@ def application(run: Run | str | Path, *, token: str | None = None, limits: Limi
             summary="Predict of files",
         )
         async def predict_files(files: list[fastapi.UploadFile]) -> fastapi.Response:
-            contents = [(await file.read(), str(file.filename)) for file in files[: requests.MOST_INPUTS]]
+            if len(files) > requests.MOST_INPUTS:
+                return _wrong(
+                    422, f"{len(files):,} files came, and {requests.MOST_INPUTS:,} are taken at once. Send fewer."
+                )
+            contents = [(await file.read(), str(file.filename)) for file in files]
             pictures = await service.in_thread(lambda: [requests.checked_picture(*one) for one in contents])
             return _answered(*await service.ask(pictures, {}))
 
@@ -184,7 +189,9 @@ def application(run: Run | str | Path, *, token: str | None = None, limits: Limi
             404: "There is nothing here; POST to /predict.", 405: "This path is not asked in that way; POST to /predict.",
             400: "The body cannot be read. Send JSON in UTF-8, such as the examples of /openapi.json.",
         }  # fmt: skip
-        return _wrong(error.status_code, known.get(error.status_code, str(error.detail)))
+        told = str(error.detail)
+        said = told if told.startswith("Too many") else known.get(error.status_code, told)
+        return _wrong(error.status_code, said)
 
     @app.exception_handler(WellfitError)
     async def unfit(_: Any, error: WellfitError) -> fastapi.Response:

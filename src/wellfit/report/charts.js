@@ -89,7 +89,10 @@ class Page {
     return this.draw();
   }
 
-  draw() { return Promise.all([...this.charts.values()].map(chart => chart.draw())); }
+  draw() { // where points lie is settled for all before the first is drawn over the range of all
+    for (const chart of this.charts.values()) chart.lay();
+    return Promise.all([...this.charts.values()].map(chart => chart.draw()));
+  }
 
   extent() {
     let low = Infinity, high = -Infinity;
@@ -134,7 +137,7 @@ class Page {
 
 class Chart {
   constructor(page, data) {
-    Object.assign(this, { page, data, log: Boolean(data.log), points: [], view: null, drawing: 0, shape: "" });
+    Object.assign(this, { page, data, log: Boolean(data.log), points: [], view: null, drawing: 0 });
     this.legend = made("div", { class: "legend" });
     this.scale = made("button", { type: "button", class: "scale", "aria-pressed": String(this.log), onclick: () => {
       this.log = !this.log; this.scale.setAttribute("aria-pressed", String(this.log)); this.draw();
@@ -156,9 +159,13 @@ class Chart {
     return colour({ accent: "--accent", faint: "--faint", main: "--ink" }[series.look] ?? PALETTE[i % PALETTE.length]);
   }
 
+  lay() {
+    this.points = this.shown().map(one => one.points.map(([step, y]) => [this.x(step, one), y, step]).sort((a, b) => a[0] - b[0]));
+  }
+
   async draw() {
     const turn = ++this.drawing, series = this.shown();
-    this.points = series.map(one => one.points.map(([step, y]) => [this.x(step, one), y, step]).sort((a, b) => a[0] - b[0]));
+    this.lay();
     // Of several runs the table beside tells the colours; here only what is dashed.
     const told = this.data.kinds ?? (series.length > 1 ? series.map((one, i) => ({ label: one.label, hue: this.hue(one, i) })) : []);
     this.legend.replaceChildren(...told.map(one => {
@@ -269,14 +276,17 @@ class Chart {
     const page = this.page;
     this.box.addEventListener("pointermove", event => {
       if (!this.view) return;
-      const x = this.at(event);
-      if (start && event.buttons === 1) { page.set(start.low + start.x - x + 0, start.high + start.x - x); start.moved = true; return; }
-      page.point(this.snapped(x));
+      if (start && event.buttons === 1) {
+        const by = (start.at - event.clientX) * (start.high - start.low) / this.view.width();
+        page.set(start.low + by, start.high + by);
+        return;
+      }
+      page.point(this.snapped(this.at(event)));
     });
     this.box.addEventListener("pointerdown", event => {
       if (!this.view || event.pointerType === "touch") return;
       const [low, high] = page.window ?? page.extent();
-      start = page.window ? { x: this.at(event), low, high } : null;
+      start = page.window ? { at: event.clientX, low, high } : null;
     });
     addEventListener("pointerup", () => { start = null; });
     this.box.addEventListener("wheel", event => { // with a key, so that the page still scrolls

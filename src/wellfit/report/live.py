@@ -20,6 +20,7 @@ import json
 import math
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,10 @@ def look(
     Raises RecipeError for a host or port that cannot be, MissingExtra without the extras `serve` and `charts`.
     """
     check_token(host, token)
+    needed("uvicorn", "The live page")
     app = application(root, token=token)
     listens = bound(host, port)
-    known = f"/?token={token}" if token is not None else ""
+    known = f"/?token={urllib.parse.quote(token, safe='')}" if token is not None else ""
     told(f"The runs of {root} are at {address(listens, host)}{known}. Ctrl-C ends it.")
     turn(app, listens)
 

@@ -29,8 +29,8 @@ class Classification:
         classes = outputs.shape[1]
         if targets.is_floating_point() and targets.shape == outputs.shape:
             targets = targets.argmax(1)
-        predicted, actual = outputs.argmax(1).flatten(), targets.flatten()
-        counted = actual >= 0
+        predicted, actual = outputs.argmax(1).flatten(), targets.flatten().long()
+        counted = (actual >= 0) & (actual < classes)
         pairs = (actual * classes + predicted)[counted]
         counts = torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
         return {"confusion": counts.to(torch.float64)}

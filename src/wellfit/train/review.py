@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellfit import losses
 from wellfit.data.batches import Batch
 from wellfit.data.tokens import Tokens
 
@@ -26,24 +27,31 @@ CLASSES = 40  # more make no table that can be read
 SAMPLES = 20_000  # enough for every table here
 LETTERS = 300  # of a text
 POINTS = 400  # of targets beside outputs
+OF_NUMBERS = (losses.MSE, losses.L1, losses.Huber, losses.SmoothL1)
 PIXELS = 256  # the longer side of a picture
 
 
 @torch.no_grad()
-def review(model: nn.Module, held: Iterable[Batch], record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """None for a task whose outputs are neither one row of classes nor one number for each sample."""
+def review(
+    model: nn.Module, held: Iterable[Batch], record: Mapping[str, Any], criterion: Any = None
+) -> dict[str, Any] | None:
+    """None for a task whose outputs are neither one row of classes nor one number for each sample.
+
+    `criterion`: the loss, by which numbers are known from scores of yes and no.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     told: _Classes | _Numbers | None = None
     seen = 0
     try:
         for batch in held:
-            if not (isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[1], Tensor)):
+            if not (isinstance(batch, tuple) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
                 return None
             inputs, targets = batch
+            targets = targets if targets.is_floating_point() else targets.long()
             outputs = model(inputs)
             if told is None:
-                told = _kind(outputs, targets, record)
+                told = _kind(outputs, targets, record, criterion)
                 if told is None:
                     return None
             told.add(inputs, outputs.float().cpu(), targets.cpu())
@@ -68,14 +76,14 @@ class _Classes:
     def add(self, inputs: Tensor, logits: Tensor, targets: Tensor) -> None:
         probabilities = logits.softmax(-1)
         sure, found = probabilities.max(-1)
-        counted = targets >= 0
         classes = len(self.confusion)
+        counted = (targets >= 0) & (targets < classes)  # whatever number stands for "ignored"
         pairs = (targets * classes + found)[counted]
         self.confusion += torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
         places = (sure * BINS).long().clamp(0, BINS - 1)
         for i, value in enumerate((torch.ones_like(sure), sure, (found == targets).to(sure))):
             self.bins[i].index_add_(0, places[counted], value[counted].double())
-        given = probabilities.gather(1, targets.clamp(min=0)[:, None])[:, 0]
+        given = probabilities.gather(1, targets.clamp(0, classes - 1)[:, None])[:, 0]
         for i in (given + ~counted * 2.0).argsort()[:WORST].tolist():
             if counted[i] and found[i] != targets[i]:
                 told = {
@@ -126,12 +134,13 @@ class _Numbers:
         return {"kind": "numbers", "target": self.record.get("target"), "points": points, "worst": _worst(self.worst)}
 
 
-def _kind(outputs: Any, targets: Tensor, record: Mapping[str, Any]) -> _Classes | _Numbers | None:
+def _kind(outputs: Any, targets: Tensor, record: Mapping[str, Any], criterion: Any) -> _Classes | _Numbers | None:
     if not isinstance(outputs, Tensor):
         return None
-    if outputs.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point():
+    if outputs.ndim == 2 and outputs.shape[1] > 1 and targets.ndim == 1 and not targets.is_floating_point():
         return _Classes(record, outputs.shape[1])
-    if outputs.shape == targets.shape and targets.ndim == 1 and targets.is_floating_point():
+    known = isinstance(criterion, OF_NUMBERS) or isinstance(getattr(criterion, "loss", None), OF_NUMBERS)
+    if known and outputs.shape == targets.shape and targets.ndim == 1 and targets.is_floating_point():
         return _Numbers(record)
     return None
 

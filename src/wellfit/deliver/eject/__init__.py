@@ -140,10 +140,16 @@ def eject(
             raise RunError(
                 f"{file} is there already and was left as it is. Name another file, or overwrite it with `--force`."
             )
-    script_file.parent.mkdir(parents=True, exist_ok=True)
-    if data:
-        np.savez_compressed(data_file, **data)
-    script_file.write_text(text, encoding="utf-8")
+    try:
+        script_file.parent.mkdir(parents=True, exist_ok=True)
+        if data:
+            np.savez_compressed(data_file, **data)
+        script_file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or script_file} cannot be written: {error.strerror or error}. Make room or mend the permissions there, or "
+            "name another file."
+        ) from None
     done = Ejected(script_file, data_file if data else None, len(text.splitlines()))
     return Ejected(done.script, done.data, done.lines, apart(done, run)) if check else done
 

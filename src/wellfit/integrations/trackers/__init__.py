@@ -12,6 +12,7 @@ not doubled, so it may be called again.
 import importlib.util
 import json
 import os
+import shlex
 import subprocess
 import sys
 import warnings
@@ -20,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from wellfit.environment import masked
 from wellfit.errors import MissingExtra, RecipeError, TrackerError, WellfitError
 from wellfit.events import Evaluated, Event, Paced, Started
 from wellfit.integrations.trackers.telling import Place, Teller
@@ -103,8 +105,8 @@ class Tracker:
 
     def _again(self) -> str:
         assert self.run is not None
-        place = f"={self.place}" if self.place else ""
-        return f"`wellfit track {self.run.folder} {self.kind}{place}` sends what is missing."
+        place = shlex.quote(f"{self.kind}={masked(self.place)}") if self.place else self.kind
+        return f"`wellfit track {shlex.quote(str(self.run.folder))} {place}` sends what is missing."
 
 
 def tracker(text: str) -> Tracker:

@@ -6,6 +6,7 @@ log that starts at a step) and tells all of it again; then the earlier one is re
 $ tensorboard --logdir runs
 """
 
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,13 +38,14 @@ class TensorBoard:
         self._is_text = SummaryMetadata(plugin_data=plugin)
         one = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
         self._tensor = lambda text: TensorProto(dtype=DT_STRING, string_val=[text.encode()], tensor_shape=one)
-        self._open = lambda: EventFileWriter(str(folder), max_queue_size=1000, filename_suffix=OURS)
+        self._open = lambda suffix: EventFileWriter(str(folder), max_queue_size=1000, filename_suffix=suffix)
         self._writer: Any = None
         self._earlier: list[Path] = []  # files of ours that this one replaces
 
     def begin(self, story: Story) -> None:
-        self._earlier = list(self.folder.glob(f"events.out.tfevents.*{OURS}"))
-        self._writer = self._open()
+        mine = f".{re.sub(r'[^\w-]', '-', story.id)}{OURS}"
+        self._earlier = list(self.folder.glob(f"events.out.tfevents.*{mine}"))
+        self._writer = self._open(mine)
         if self._earlier:
             self.back_to(-1, story.time)
         chosen = {path: setting(value) for path, value in story.recipe.items()}
