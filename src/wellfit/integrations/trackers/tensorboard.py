@@ -43,7 +43,8 @@ class TensorBoard:
         self._earlier: list[Path] = []  # files of ours that this one replaces
 
     def begin(self, story: Story) -> None:
-        mine = f".{re.sub(r'[^\w-]', '-', story.id)}{OURS}"
+        name = re.sub(r"[^\w-]", "-", story.id)  # runs of one name in two places may share a folder
+        mine = f".{name}{OURS}"
         self._earlier = list(self.folder.glob(f"events.out.tfevents.*{mine}"))
         self._writer = self._open(mine)
         if self._earlier:
