@@ -72,7 +72,7 @@ def test_there_is_something_to_execute() -> None:
     assert ["make demo", "make test", "pip install .", *extras] == SHELL
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_console(tmp_path) -> None:
     draw = np.random.default_rng(0)
     for name in ("roses", "tulips"):
