@@ -1,6 +1,6 @@
 /* Charts of runs, for the report and the live page: hover, zoom, a logarithmic scale, raw and smoothed, three axes of progress.
 
-   Vega draws (`window.vegaEmbed`, loaded before this); here is only what it should draw, and one state that all charts of a page share:
+   Vega draws (`window.vegaEmbed`, loaded before this, or when `window.vegaReady` says so); here is only what it should draw, and one state that all charts of a page share:
    the axis, the window of zoom and the cursor. Everything that the pointer does, keys do too. The numbers are those that
    `report/figures.py` gives; texts from data are only ever set as text.
 
@@ -178,6 +178,7 @@ class Chart {
     this.logged = this.log && positive && !this.data.share;
     const place = made("div", { class: "coming" });
     this.box.append(place); // Vega asks the element how wide it is
+    await window.vegaReady; // of the live page, which fetches it meanwhile
     const result = await vegaEmbed(place, this.spec(series, this.logged), { actions: false, renderer: "svg", tooltip: false });
     if (turn !== this.drawing) { result.finalize(); place.remove(); return; } // a later call was quicker
     this.view?.finalize();

@@ -3,6 +3,11 @@
 "use strict";
 (async () => {
 const { made, told } = wellfit;
+window.vegaReady = new Promise((resolve, reject) => { // the table need not wait for what draws
+  const script = made("script", { src: "vega.js", onload: resolve, onerror: () => reject(new Error("vega.js did not come")) });
+  document.head.append(script);
+});
+const clock = new Intl.DateTimeFormat([], { dateStyle: "short", timeStyle: "short" }), counted = new Intl.NumberFormat("en");
 const EVERY = 2000, CHOSEN_FIRST = 1;
 const COLUMNS = [["name", "run"], ["state", "state"], ["step", "step"], ["score", "score"], ["findings", "findings"], ["began", "began"]];
 const body = document.querySelector("#runs tbody"), filter = document.getElementById("filter"), says = document.getElementById("says");
@@ -42,10 +47,10 @@ function row(run) {
 }
 
 function filled(parts, run) {
-  const share = run.steps ? ` of ${run.steps.toLocaleString("en")}` : "";
+  const share = run.steps ? ` of ${counted.format(run.steps)}` : "";
   const counts = ["error", "warning", "advice"].filter(one => run.findings[one]).map(one => `${run.findings[one]} ${one}`);
-  const texts = { state: run.state, step: `${run.step.toLocaleString("en")}${share}`, score: run.score, findings: counts.join(", ") || "none",
-    began: run.began ? new Date(1000 * run.began).toLocaleString([], { dateStyle: "short", timeStyle: "short" }) : "" };
+  const texts = { state: run.state, step: `${counted.format(run.step)}${share}`, score: run.score, findings: counts.join(", ") || "none",
+    began: run.began ? clock.format(1000 * run.began) : "" };
   for (const [name, text] of Object.entries(texts)) if (parts.cells[name].textContent !== text) parts.cells[name].textContent = text;
   parts.cells.findings.className = `findings ${run.findings.error ? "error" : run.findings.warning ? "warning" : ""}`;
   parts.box.checked = state.chosen.includes(run.name);

@@ -35,7 +35,7 @@ from wellfit.report.page import page
 from wellfit.run import ENVIRONMENT, EVENTS, FINDINGS, RECIPE, REVIEW, TASK, Heard, Run, is_held, runs
 
 PARTS = (RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW)
-PATIENCE = 0.4  # seconds that looking at runs may take before what is known is told
+PATIENCE = 0.15  # seconds that looking at runs may take before what is known is told
 OVER = ("finished", "early-stopping", "loss-not-finite", "leads out")
 KEPT = 64  # runs of which the events are kept
 COOKIE = "wellfit-token"
