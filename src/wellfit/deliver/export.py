@@ -223,7 +223,8 @@ def _apart(tensors: dict[str, Any], others: dict[str, Any]) -> float:
         other = others.get(name)
         if other is None or other.shape != value.shape:
             return float("inf")
-        largest = max(largest, float((value.float() - other.float()).abs().max()) if value.numel() else 0.0)
+        far = (value.float() - other.float()).abs()[~(value.isnan() & other.isnan())]
+        largest = max(largest, float(far.nan_to_num(nan=float("inf")).max()) if far.numel() else 0.0)
     return largest
 
 
