@@ -8,7 +8,7 @@ import pytest
 from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Noted, Started, Stepped
 from wellfit.recipe import Recipe
-from wellfit.run import EVENTS, Journal, Run, runs
+from wellfit.run import EVENTS, FINDINGS, REVIEW, Journal, Run, runs
 
 RECIPE = Recipe(name="toy")
 
@@ -120,3 +120,33 @@ def test_two_at_once_get_two_folders(tmp_path) -> None:
     for thread in threads:
         thread.join()
     assert len({run.folder for run in made_here}) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "keep"), [(FINDINGS, lambda run: run.keep_findings([])), (REVIEW, lambda run: run.keep_review({}))]
+)
+def test_what_cannot_be_kept_is_told_and_leaves_nothing_behind(tmp_path, name, keep) -> None:
+    run = made(tmp_path)
+    (run.folder / name).mkdir()
+    before = sorted(run.folder.iterdir())
+    with pytest.raises(RunError, match=f"{name} cannot be written: .*wellfit resume"):
+        keep(run)
+    assert sorted(run.folder.iterdir()) == before
+
+
+def test_findings_that_somebody_edited_have_whole_parts(tmp_path) -> None:
+    run = made(tmp_path)
+    run.keep_findings(
+        [{"id": "a", "severity": "error", "says": "b", "onset_step": None, "remedies": {"words": "c"}, "evidence": 3}]
+    )
+    assert run.findings() == [
+        {
+            "id": "a",
+            "severity": "error",
+            "says": "b",
+            "onset_step": 0,
+            "confidence": 1.0,
+            "remedies": [],
+            "evidence": {},
+        }
+    ]

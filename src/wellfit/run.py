@@ -15,6 +15,7 @@ import errno
 import json
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -143,10 +144,7 @@ class Run:
 
     def keep_findings(self, findings: Iterable[dict[str, Any]]) -> None:
         """Writes what was found, in place of what stood there; it appears whole or not at all."""
-        part = self.folder / f".{FINDINGS}.part"
-        with contextlib.suppress(OSError):
-            part.write_text("".join(json.dumps(f, ensure_ascii=False) + "\n" for f in findings), encoding="utf-8")
-            part.replace(self.folder / FINDINGS)
+        self._keep(FINDINGS, "".join(json.dumps(f, ensure_ascii=False) + "\n" for f in findings))
 
     def review(self) -> dict[str, Any]:
         """What the network gets wrong on held-out data, as `train/review.py` tells it; empty where that was not looked at."""
@@ -154,10 +152,7 @@ class Run:
 
     def keep_review(self, review: dict[str, Any]) -> None:
         """Writes what was looked at, in place of what stood there; it appears whole or not at all."""
-        part = self.folder / f".{REVIEW}.part"
-        with contextlib.suppress(OSError):
-            part.write_text(json.dumps(review), encoding="utf-8")
-            part.replace(self.folder / REVIEW)
+        self._keep(REVIEW, json.dumps(review))
 
     def metrics(self) -> dict[str, list[float | None]]:
         """The run as a table: one list per column, all equally long, one row per optimizer step (step 0 first if scored).
@@ -219,6 +214,20 @@ class Run:
         import wellfit
 
         return wellfit.html(self)
+
+    def _keep(self, name: str, text: str) -> None:
+        """A file of the folder, whole or not at all. Raises RunError if it cannot be written."""
+        path, part = self.folder / name, self.folder / f".{name}.part"
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise RunError(
+                f"{path} cannot be written: {error.strerror or error}. Make room or mend the permissions there, then go on with "
+                f"`wellfit resume {shlex.quote(str(self.folder))}`."
+            ) from None
 
     def _json(self, name: str, needed: bool = False) -> dict[str, Any]:
         """A mapping of plain data; empty if it cannot be read and is not `needed`."""
