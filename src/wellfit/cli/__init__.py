@@ -58,6 +58,14 @@ Track = Annotated[
 ]
 Numbers = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here too.")]
 Picture = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The picture: .png, .svg or .pdf.")]
+Host = Annotated[
+    str, typer.Option("--host", metavar="HOST", help="Where to listen; other than this machine, with a token.")
+]
+Port = Annotated[int, typer.Option("--port", metavar="PORT", help="0 takes any that is free.")]
+Token = Annotated[
+    str | None,
+    typer.Option("--token", metavar="TOKEN", envvar="WELLFIT_TOKEN", help="What every request must bring (bearer)."),
+]
 
 
 @app.command()
@@ -286,14 +294,9 @@ def report(run: RunFolder) -> None:
 @app.command()
 def ui(
     root: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where runs are kept.")] = Path("runs"),
-    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="On which it answers.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="N", help="0 takes any that is free.")] = 8017,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            "--token", metavar="WORD", envvar="WELLFIT_TOKEN", help="Who asks must know it. Needed for other machines."
-        ),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8017,
+    token: Token = None,
 ) -> None:
     """Look at runs in a browser, while they grow: filter, lay curves over each other, read findings and reports."""
     from wellfit.report import live
@@ -389,16 +392,9 @@ def export(
 @app.command()
 def serve(
     run: Annotated[Path, typer.Argument(help="The run's folder.")],
-    host: Annotated[
-        str, typer.Option("--host", metavar="HOST", help="Where to listen; other than this machine, with a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="PORT", help="0 takes any that is free.")] = 8000,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            "--token", metavar="TOKEN", envvar="WELLFIT_TOKEN", help="Which every request must bring (bearer)."
-        ),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token: Token = None,
     max_batch: Annotated[
         int, typer.Option("--max-batch", metavar="N", help="Inputs that go through the network together.")
     ] = 64,

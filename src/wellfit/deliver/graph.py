@@ -115,19 +115,18 @@ class Rewritten(nn.Module):
         return out
 
 
+def _logits(classes: int) -> Part:
+    return Part(
+        "logits", "float32", ("batch", classes), "softmax over the last axis gives the probability of each class"
+    )
+
+
 def _images(model: nn.Module, record: Mapping[str, Any]) -> Graph:
     shape, classes = tuple(record["input"]), len(record["classes"])
     return Graph(
         model,
         (Part("images", "uint8", ("batch", *shape), "pixels as the training set's: [batch, channel, height, width]"),),
-        (
-            Part(
-                "logits",
-                "float32",
-                ("batch", classes),
-                "softmax over the last axis gives the probability of each class",
-            ),
-        ),
+        (_logits(classes),),
         lambda batch: (batch[0],),
         lambda n, draw: (torch.randint(0, 256, (n, *shape), generator=draw, dtype=torch.uint8),),
     )
@@ -162,14 +161,7 @@ def _text_classes(model: nn.Module, record: Mapping[str, Any]) -> Graph:
     return Graph(
         model,
         (_tokens("tokens"),),
-        (
-            Part(
-                "logits",
-                "float32",
-                ("batch", classes),
-                "softmax over the last axis gives the probability of each class",
-            ),
-        ),
+        (_logits(classes),),
         lambda batch: (batch[0],),
         lambda n, draw: (_drawn_tokens(n, record, draw),),
         {"length": record["context"]},
