@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import typer
@@ -25,7 +26,7 @@ def repeated(run: Path, overrides: list[str], from_step: int, folder: Path | Non
     typer.echo(f"\nRun:    {found.run.folder}\nReport: {found.run.folder / 'report.html'}")
     ended = found.run.ended()
     if ended is not None and ended.reason == "interrupted":
-        typer.echo(f"\nGo on with it: wellfit resume {found.run.folder}")
+        typer.echo(f"\nGo on with it: wellfit resume {quote(str(found.run.folder))}")
         sys.exit(STOPPED["interrupted"])
     if not found.changes and not found.identical:
         sys.exit(3)
@@ -74,7 +75,7 @@ def planned(run: Path) -> None:
     if not candidates:
         typer.echo("There is nothing that a change of the recipe could mend. `wellfit doctor` says what was found.")
     else:
-        typer.echo(f"\nTry them: wellfit cure {run}")
+        typer.echo(f"\nTry them: wellfit cure {quote(str(run))}")
 
 
 def compared(what: Callable[[], Any], title: str, out: Path | None, json: Path | None) -> None:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import typer
@@ -71,10 +72,10 @@ def outcome(run: Run, leave: bool = True, trackers: Sequence[Tracker] = ()) -> N
     ended = run.ended()
     ill = any(finding["severity"] != "advice" for finding in run.findings())
     if leave and ill and ended is not None and ended.reason != "interrupted":
-        typer.echo(f"Cure:   wellfit cure {run.folder}")
+        typer.echo(f"Cure:   wellfit cure {quote(str(run.folder))}")
     if ended is not None and ended.reason in STOPPED:
         if ended.reason == "interrupted":
-            typer.echo(f"\nGo on with it: wellfit resume {run.folder}")
+            typer.echo(f"\nGo on with it: wellfit resume {quote(str(run.folder))}")
         if leave or ended.reason == "interrupted":
             sys.exit(STOPPED[ended.reason])
 
