@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from wellfit import __version__
+from wellfit.addresses import masked
 from wellfit.errors import HardwareError
 
 PACKAGES = ("torch", "numpy", "pydantic", "safetensors", "scikit-learn")
@@ -165,8 +165,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return commit + ("+changes" if changes.strip() else "")
-
-
-def masked(text: str) -> str:
-    """The text without names and passwords in addresses: `scheme://name:password@host` becomes `scheme://…@host`."""
-    return re.sub(r"://[^/@\s'\"]+@", "://…@", text)

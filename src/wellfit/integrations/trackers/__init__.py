@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from wellfit.environment import masked
+from wellfit.addresses import masked
 from wellfit.errors import MissingExtra, RecipeError, TrackerError, WellfitError
 from wellfit.events import Evaluated, Event, Paced, Started
 from wellfit.integrations.trackers.telling import Place, Teller
