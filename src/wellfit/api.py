@@ -26,8 +26,9 @@ from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Started
 from wellfit.integrations.trackers import following
 from wellfit.recipe import Recipe
+from wellfit.report import together
 from wellfit.report.notebook import live
-from wellfit.run import Run, runs
+from wellfit.run import RECIPE, Run, runs
 from wellfit.sharding import is_sharded, mesh_of
 from wellfit.tasks import KINDS
 from wellfit.train.evaluate import evaluate
@@ -139,9 +140,10 @@ def open(path: str | Path) -> Run:
 
 
 def write_report(path: str | Path) -> Path:
-    """Writes the run's `report.html` anew from what the run holds, and returns its path."""
-    run = Run.open(path)
-    return report.write(run.folder, run.recipe, run.events(), run.environment, run.task, run.findings(), run.review())
+    """Writes `report.html` anew from what a run, or the folder of a comparison, holds, and returns its path."""
+    if not (Path(path) / RECIPE).is_file() and (Path(path) / together.COMPARISON).is_file():
+        return together.write(Path(path))
+    return report.write(Run.open(path))
 
 
 def trained(
@@ -223,7 +225,6 @@ def _run(job: Job, run: Run, observers: Iterable[Observer], quiet: bool, yardsti
 
 def _watched(job: Job, run: Run, watching: Iterable[Observer], yardsticks: bool) -> Run:
     """The training, the scores on data that decided nothing, the findings, the report."""
-    recipe = job.recipe
     record = _record(job, run, watching)
     try:
         _restore(job, record)
@@ -243,6 +244,9 @@ def _watched(job: Job, run: Run, watching: Iterable[Observer], yardsticks: bool)
                 for vitals in record.probe.closing(doctor.history("")):
                     record.emit(vitals)
             _score(job, record, step, yardsticks)
+            _review(job, record)
+            if yardsticks:
+                _compare_memory(job, record)
         standing = job.standing
         record.emit(Ended(standing.step, reason, spent, standing.best_step, standing.best_value))
     finally:
@@ -250,7 +254,7 @@ def _watched(job: Job, run: Run, watching: Iterable[Observer], yardsticks: bool)
     if distributed.rank() == 0:
         if doctor is not None:
             run.keep_findings(finding.as_dict() for finding in doctor.findings())
-        report.write(run.folder, recipe, run.events(), run.environment, run.task, run.findings(), run.review())
+        report.write(run)
     run.model = None if is_sharded(job.model) else job.model
     return run
 
@@ -363,13 +367,37 @@ def _score(job: Job, record: Record, step: int, beside: bool) -> None:
         if job.loaded is not None and yardsticks is not None and record.first:
             for baseline in yardsticks(job.loaded):
                 record.emit(Evaluated(step, "test", baseline.scores, of=baseline.name))
+
+
+def _review(job: Job, record: Record) -> None:
+    """What the network gets wrong on data that decided nothing, kept for the report."""
     held = job.test if job.test is not None else job.valid
-    if held is not None and distributed.world() == 1:
-        try:
-            with job.precision.autocast():
-                found = review(job.model, held, job.record, getattr(job.task, "criterion", None))
-        except Exception as error:  # a training that is over must not be undone by a look at it
-            record.note(f"What the network gets wrong was not looked at: {type(error).__name__}: {error}")
-            return
-        if found is not None:
-            record.run.keep_review(found | {"split": "test" if job.test is not None else "valid"})
+    if held is None:
+        return
+    if distributed.world() > 1:
+        record.note("What the network gets wrong was not looked at: that is done with one process alone.")
+        return
+    try:
+        with job.precision.autocast():
+            found = review(job.model, held, job.record, getattr(job.task, "criterion", None))
+    except Exception as error:  # a training that is over must not be undone by a look at it
+        record.note(f"What the network gets wrong was not looked at: {type(error).__name__}: {error}")
+        return
+    if found is not None:
+        record.run.keep_review(found | {"split": "test" if job.test is not None else "valid"})
+
+
+def _compare_memory(job: Job, record: Record) -> None:
+    """What a step was to hold, by its plan, beside what was measured, kept for the report.
+
+    Of one process alone; and of recipes, since a network that was given is code of others, which may do more than compute.
+    """
+    if distributed.world() > 1 or job.recipe.task == "given":
+        return
+    from wellfit.memory import memory_plan_job
+
+    try:
+        kept = memory_plan_job(job, run=record.run).as_dict()
+    except Exception as error:  # as above; some networks cannot be followed without numbers
+        kept = {"table": [], "says": [f"What a step holds was not predicted. {error}"]}
+    record.run.keep_memory(kept)

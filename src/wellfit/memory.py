@@ -124,10 +124,14 @@ def memory_plan_recipe(
     chosen = chosen.unresolved() if isinstance(recipe, (str, Path)) and Path(recipe).exists() else chosen
     chosen = chosen.override(set) if set else chosen
     with torch_settings(chosen):
-        job = from_recipe(chosen)
-        flat = job.recipe.flat()
-        settings = {name: flat[name] for name in TOLD}
-        plan = _planned(chosen.name or "recipe", subject_of(job), settings, devices, gpu)
+        return memory_plan_job(from_recipe(chosen), devices=devices, gpu=gpu, run=run)
+
+
+def memory_plan_job(job: Job, *, devices: int = 1, gpu: str | None = None, run: Run | None = None) -> MemoryPlan:
+    """What training a job that is made already holds at its peak; beside it what `run` measured. The job stays as it is."""
+    flat = job.recipe.flat()
+    settings = {name: flat[name] for name in TOLD}
+    plan = _planned(job.recipe.name or "recipe", subject_of(job), settings, devices, gpu)
     return dataclasses.replace(plan, measured=_measured(run, job.device)) if run is not None else plan
 
 

@@ -1,7 +1,7 @@
 """The run folder: everything a run was decided by and everything that happened in it.
 
     runs/2026-11-22-1015-digits-convnet/
-      recipe.yaml  environment.json  task.json  events.jsonl  findings.jsonl  review.json  checkpoints/  report.html
+      recipe.yaml  environment.json  task.json  events.jsonl  findings.jsonl  review.json  memory.json  checkpoints/  report.html
 
 It can be copied, mailed and deleted; nothing in it is ever executed. This file reads and writes the folder and knows
 nothing of training.
@@ -25,13 +25,14 @@ from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Saved, Started, Stepped, Vitals, decode, encode
 from wellfit.recipe import Recipe, nearest
 
-RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW, CHECKPOINTS = (
+RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW, MEMORY, CHECKPOINTS = (
     "recipe.yaml",
     "environment.json",
     "task.json",
     "events.jsonl",
     "findings.jsonl",
     "review.json",
+    "memory.json",
     "checkpoints",
 )
 
@@ -153,6 +154,14 @@ class Run:
     def keep_review(self, review: dict[str, Any]) -> None:
         """Writes what was looked at, in place of what stood there; it appears whole or not at all."""
         self._keep(REVIEW, json.dumps(review))
+
+    def memory(self) -> dict[str, Any]:
+        """What training was predicted to hold, beside what it held, as `MemoryPlan.as_dict` tells it; empty where neither is known."""
+        return self._json(MEMORY)
+
+    def keep_memory(self, memory: dict[str, Any]) -> None:
+        """Writes what was predicted and measured, in place of what stood there; it appears whole or not at all."""
+        self._keep(MEMORY, json.dumps(memory))
 
     def metrics(self) -> dict[str, list[float | None]]:
         """The run as a table: one list per column, all equally long, one row per optimizer step (step 0 first if scored).

@@ -185,6 +185,43 @@ def test_a_run_is_told_beside_its_plan(tmp_path: Path) -> None:
 # ---- the command line, and what cannot be
 
 
+def test_a_run_keeps_what_was_predicted_and_its_report_tells_it(tmp_path: Path) -> None:
+    short = {"training.steps": 4, "model.kind": "mlp"}
+    run = wellfit.fit_recipe("wine", set=short, folder=tmp_path / "run", quiet=True, yardsticks=True)
+    kept = run.memory()
+    assert kept["parts"] == dict(wellfit.memory_plan_recipe("wine", set=short).parts)
+    assert kept["measured_bytes"] > kept["peak_bytes"] > 0
+    page = (run.folder / "report.html").read_text()
+    assert f"Predicted {size(kept['peak_bytes'])}; measured {size(kept['measured_bytes'])}" in page
+    trial = wellfit.fit_recipe("wine", set=short, folder=tmp_path / "trial", quiet=True, yardsticks=False)
+    assert trial.memory() == {}  # nobody reads the report of a trial
+    for name, weights in run.model.state_dict().items():
+        assert torch.equal(weights, trial.model.state_dict()[name]), name
+
+
+def test_what_cannot_be_planned_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ModelError("It asks for values.")
+
+    monkeypatch.setattr("wellfit.memory.memory_plan_job", fails)
+    short = {"training.steps": 3, "model.kind": "mlp"}
+    run = wellfit.fit_recipe("wine", set=short, root=tmp_path, quiet=True, yardsticks=True)
+    assert run.ended().reason == "finished"
+    assert run.memory()["says"] == ["What a step holds was not predicted. It asks for values."]
+    assert "was not predicted" in (run.folder / "report.html").read_text()
+
+
+def test_a_network_that_was_given_is_not_planned_by_itself(tmp_path: Path) -> None:
+    class Strict(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert type(x) is torch.Tensor
+            return super().forward(x)
+
+    data = torch.randn(64, 4), torch.randint(0, 2, (64,))
+    run = wellfit.fit(Strict(4, 2), data, loss="cross-entropy", set={"training.steps": 3}, root=tmp_path, quiet=True)
+    assert run.memory() == {}
+
+
 def test_the_command_tells_parts_and_cards() -> None:
     done = CliRunner().invoke(app, ["plan", "digits", "--precision", "bf16", "--gpu", "RTX 4090"])
     assert done.exit_code == 0

@@ -13,7 +13,8 @@ from wellfit.events import Ended, Evaluated, Stepped, encode
 from wellfit.report.comparison import Arm, Comparison
 
 matplotlib = pytest.importorskip("matplotlib", reason="pictures are drawn by matplotlib")
-from wellfit.report.beside import POINTS, SAYS, Band, band, beside, width  # noqa: E402
+from wellfit.report.bands import POINTS, Band, band, width  # noqa: E402
+from wellfit.report.beside import SAYS, beside  # noqa: E402
 
 # ---- the numbers
 

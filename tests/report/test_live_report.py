@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from browser import Watched, browser
+from told_runs import Told, treated
 
 from wellfit.events import Ended, Evaluated, Event, Paced, Started, Stepped, Vitals
 from wellfit.recipe import Recipe
@@ -53,7 +54,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not charts.is_here():
         pytest.skip("vl-convert-python is not installed (extra charts)")
     folder = tmp_path_factory.mktemp("report")
-    html = page(folder, RECIPE, events(), {"code": EVIL}, {"classes": [EVIL]}, FINDINGS, REVIEW, live=True)
+    treated(folder)
+    html = page(Told(folder, RECIPE, events(), {"code": EVIL}, {"classes": [EVIL]}, FINDINGS, REVIEW), live=True)
     assert len(html.encode()) < 2_000_000
     path = folder / "report.html"
     path.write_text(html, encoding="utf-8")
@@ -106,6 +108,19 @@ def _read(page: Any, chart: Any, step: int) -> str:
     text: str = chart.locator(".readout").inner_text()
     assert text.startswith(f"step {step}:")
     return text
+
+
+def test_before_and_after_are_hovered_beside_each_other(chromium: Any, report: Path) -> None:
+    watched = opened(chromium, report)
+    page, loss = watched.page, watched.page.locator("#chart-together-training-loss")
+    page.wait_for_selector("#chart-together-training-loss svg.marks path")
+    assert loss.locator("svg .mark-area path").count() == 2  # the band of each
+    loss.locator(".chart").focus()
+    page.keyboard.press("End")
+    assert loss.locator(".readout").inner_text().startswith("step 6: before ")
+    assert page.locator("#axis").count() == page.locator("#raw").count() == 1  # of the run's own curves
+    watched.harmless()
+    watched.context.close()
 
 
 def test_scales_and_axes(chromium: Any, report: Path) -> None:
@@ -167,9 +182,9 @@ def test_it_reads_well(chromium: Any, report: Path, context: dict[str, Any]) -> 
 def test_paper_has_the_drawn_figures(chromium: Any, report: Path) -> None:
     watched = opened(chromium, report)
     page = watched.page
-    assert not page.locator(".drawn").is_visible()
+    assert not page.locator(".drawn").last.is_visible()
     page.emulate_media(media="print")
-    assert page.locator(".drawn").is_visible()
+    assert page.locator(".drawn").last.is_visible()
     assert not page.locator("#charts").is_visible()
     watched.context.close()
 
@@ -177,7 +192,7 @@ def test_paper_has_the_drawn_figures(chromium: Any, report: Path) -> None:
 def test_without_scripts_the_drawn_figures_are_there(chromium: Any, report: Path) -> None:
     watched = Watched(chromium, report.as_uri(), java_script_enabled=False)
     watched.page.goto(report.as_uri())
-    assert watched.page.locator(".drawn").is_visible()
+    assert watched.page.locator(".drawn").last.is_visible()
     assert not watched.page.locator("#charts").is_visible()
     assert not watched.page.get_by_role("button", name="show it on the curves").is_visible()
     watched.context.close()

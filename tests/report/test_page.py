@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from told_runs import Told
 
 from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Started, Stepped
@@ -122,7 +123,7 @@ class Outline(HTMLParser):
 def shown(
     events: list[Event], recipe: Recipe = RECIPE, task: dict | None = None, folder: str = "runs/a run"
 ) -> Outline:
-    return Outline(page(Path(folder), recipe, events, ENVIRONMENT, task or {}, live=False))
+    return Outline(page(Told(Path(folder), recipe, events, ENVIRONMENT, task), live=False))
 
 
 # ---- every run has a page
@@ -147,7 +148,7 @@ def test_every_run_gives_a_whole_harmless_page(name: str) -> None:
 
 
 def test_the_page_reaches_for_nothing_outside() -> None:
-    html = page(Path("r"), RECIPE, run(), ENVIRONMENT, {}, live=False)
+    html = page(Told(Path("r"), RECIPE, run(), ENVIRONMENT), live=False)
     assert not re.search(r"https?:|url\(|@import|<link", html)
     assert "default-src 'none'" in html
 
@@ -174,9 +175,9 @@ def test_names_from_data_and_users_are_only_names() -> None:
     recipe = Recipe(name=EVIL).override(
         {"data.source": EVIL, "evaluation.metric": EVIL, "evaluation.goal": "max"}, why=EVIL
     )
-    html = page(
-        Path(f"runs/{EVIL}"), recipe, events, {EVIL: EVIL}, {"classes": [EVIL, "b&b"], "columns": [EVIL]}, live=False
-    )
+    memory = {"table": [[EVIL, EVIL]], "says": [EVIL]}
+    task = {"classes": [EVIL, "b&b"], "columns": [EVIL]}
+    html = page(Told(Path(f"runs/{EVIL}"), recipe, events, {EVIL: EVIL}, task, memory=memory), live=False)
     assert "<script" not in html
     outline = Outline(html)
     assert outline.text.count(EVIL) > 15
@@ -414,26 +415,39 @@ def test_the_loss_figure_holds_raw_smoothed_and_validation() -> None:
     assert {figure.span for figure in (loss, accuracy, *others)} == {(1, 460)}
 
 
+def test_memory_is_told_as_predicted_and_as_measured() -> None:
+    rows = [["weights", "1.2 MB"], ["peak, in the backward pass", "5.4 MB"]]
+    memory = {"table": rows, "says": ["Predicted 5.4 MB; measured 5.5 MB, the most that torch had allocated."]}
+    outline = Outline(page(Told(Path("r"), RECIPE, run(), memory=memory), live=False))
+    assert "Predicted 5.4 MB; measured 5.5 MB" in outline.text
+    assert "peak, in the backward pass" in outline.text
+    for damaged in ({}, {"table": 3, "says": []}, {"table": [], "says": []}, {"table": [["a", "b"]]}):
+        assert 'id="memory"' not in page(Told(Path("r"), RECIPE, run(), memory=damaged), live=False)
+    unknown = {"table": [], "says": ["What a step holds was not predicted. It needs numbers."]}
+    assert "not predicted" in page(Told(Path("r"), RECIPE, run(), memory=unknown), live=False)
+
+
 # ---- the file
 
 
 def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = write(tmp_path, RECIPE, run(), ENVIRONMENT, {})
+    path = write(Told(tmp_path, RECIPE, run(), ENVIRONMENT))
     assert path == tmp_path / "report.html"
     before = path.read_text(encoding="utf-8")
-    write(tmp_path, RECIPE, failed(), ENVIRONMENT, {})
+    write(Told(tmp_path, RECIPE, failed(), ENVIRONMENT))
     assert path.read_text(encoding="utf-8") != before
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be written"):
-        write(tmp_path / "gone", RECIPE, run(), ENVIRONMENT, {})
+        write(Told(tmp_path / "gone", RECIPE, run(), ENVIRONMENT))
 
 
 def test_long_runs_stay_small_and_quick(tmp_path: Path) -> None:
-    events, task = run(10_000, per=100), {"classes": [f"class {i}" for i in range(1000)]}
+    task = {"classes": [f"class {i}" for i in range(1000)]}
+    long = Told(tmp_path, RECIPE, run(10_000, per=100), ENVIRONMENT, task)
     began = time.process_time()
-    assert len(page(tmp_path, RECIPE, events, ENVIRONMENT, task, live=False)) < 350_000
+    assert len(page(long, live=False)) < 350_000
     assert time.process_time() - began < 5
-    assert write(tmp_path, RECIPE, events, ENVIRONMENT, task).stat().st_size < 1_000_000
+    assert write(long).stat().st_size < 1_000_000

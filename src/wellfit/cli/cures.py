@@ -34,7 +34,9 @@ def repeated(run: Path, overrides: list[str], from_step: int, folder: Path | Non
 
 def cured(run: Path, json: Path | None, **how: Any) -> None:
     """Treats a run and says with what, and whether it helped."""
+    from wellfit import report
     from wellfit.report.words import change_told
+    from wellfit.run import Run
     from wellfit.trials.treatment import PICTURE, cure
 
     writable(json)
@@ -52,7 +54,7 @@ def cured(run: Path, json: Path | None, **how: Any) -> None:
             f"Before and after the cure: {found.comparison.name}",
             about,
         )
-        typer.echo(f"Train it: wellfit train {found.file}")
+        typer.echo(f"Report:  {report.write(Run.open(run))}\nTrain it: wellfit train {found.file}")
     if found.missing:
         sys.exit(STOPPED["interrupted"])
 
@@ -80,7 +82,7 @@ def planned(run: Path) -> None:
 
 def compared(what: Callable[[], Any], title: str, out: Path | None, json: Path | None) -> None:
     """Trains what is missing of a comparison, prints the table and the verdicts, writes the picture and the numbers."""
-    from wellfit.trials.compare import SUMMARY
+    from wellfit.report import together
 
     writable(json)
     check_picture(out, "Drawing the comparison")
@@ -90,9 +92,10 @@ def compared(what: Callable[[], Any], title: str, out: Path | None, json: Path |
     for sentence in comparison.says:
         typer.echo(wrapped(sentence))
     place = Path(comparison.folder)
-    typer.echo(f"\nRuns:    {place}\nNumbers: {json or place / SUMMARY}")
+    typer.echo(f"\nRuns:    {place}\nNumbers: {json or place / together.COMPARISON}")
     keep(json, comparison.as_dict())
     if any(arm.folders for arm in comparison.arms):
+        typer.echo(f"Report:  {together.write(place)}")
         _draw(comparison, out or place / "comparison.png", f"{title}: {comparison.name}", "")
     if comparison.missing:
         typer.echo("\nThe same command goes on with what is missing.")

@@ -1,6 +1,6 @@
 """A run told to people: in words, as one page, as it goes on.
 
->>> report.write(run.folder, run.recipe, run.events(), run.environment, run.task, run.findings(), run.review())
+>>> report.write(run)
 PosixPath('runs/2026-11-22-1015-digits-convnet/report.html')
 """
 

@@ -1,8 +1,7 @@
 """One picture of several ways to train: training loss and held-out score over the steps, the mean of the seeds in a band.
 
-What is drawn is read from the folders of the runs that a comparison names. `band` makes the numbers from the curves of one arm's
-seeds; the picture adds nothing to them. A seed that ended before the others of its arm has a ring there, or a cross where the
-loss stopped being a finite number, and the mean goes on over the others.
+What is drawn are the numbers of `bands.py`. A seed that ended before the others of its arm has a ring there, or a cross where the loss
+stopped being a finite number, and the mean goes on over the others.
 
     >>> beside(comparison, "Before and after").savefig("cure.png")
 """
@@ -13,24 +12,18 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from wellfit.errors import RunError
-from wellfit.events import Ended, Evaluated, Stepped
+from wellfit.report.bands import Band, band, curves, width
 from wellfit.report.comparison import Arm, Comparison
-from wellfit.report.curves import LARGEST
 from wellfit.report.pictures import COLOURS, figure
 from wellfit.report.words import SPLITS, count, plain
-from wellfit.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT, ROW = 9.6, 4.2, 0.2  # inches; of the picture without what is written below, and of a row of that
-POINTS = 200  # of a curve, at most; each is the mean of the steps since the one before
 FEW = 40  # so few points are marked
 DECADES = 1.5  # of losses, beyond which the axis is logarithmic
 FAR = 1e3  # times the losses at the start; what is beyond leaves the picture, or what converges would be one flat line
@@ -43,62 +36,6 @@ MARKS: dict[str, dict[str, Any]] = {
 }
 SAYS = {"ended": "a seed ended early", "broke": "the loss stopped being finite"}
 MARKERS = "oD^vPX"  # beside those of the first arm
-Point = tuple[int, float]  # (step, value)
-Curve = Sequence[Point]  # rising in step
-
-
-@dataclass(frozen=True)
-class Band:
-    """The curves of one arm's seeds together. All four rows are equally long, one entry for each step that is drawn."""
-
-    steps: tuple[int, ...] = ()
-    mean: tuple[float, ...] = ()
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    ended: tuple[Point, ...] = ()  # where seeds ended that others of the arm outlived
-    broke: tuple[Point, ...] = ()  # the last finite value of seeds that did not stay finite
-
-
-def width(curves: Sequence[Curve], points: int = POINTS) -> int:
-    """How many steps each point of these curves stands for, so that the longest has at most `points`."""
-    return max(1, math.ceil(max((curve[-1][0] for curve in curves if curve), default=0) / points))
-
-
-def band(curves: Sequence[Curve], size: int = 1) -> Band:
-    """Mean, lowest and highest of several seeds, over one grid for all of them.
-
-    A point at step t is, for each seed, the mean of its finite values at the steps t - `size` + 1 to t. It is drawn if all
-    seeds have one that are trained to t or further, so the mean changes its seeds only where one of them ends. A curve whose last
-    value is not finite ends at the last finite one before, in `broke`.
-    """
-    sound = [_sound(curve) for curve in curves]
-    broke = [_end(ours, size) for ours, whole in zip(sound, curves, strict=True) if ours and len(ours) < len(whole)]
-    lasts = [ours[-1][0] for ours in sound if ours]
-    if not lasts:
-        return Band()
-    longest = max(lasts)
-    at: dict[int, list[float]] = {}
-    for ours in sound:
-        parts: dict[int, list[float]] = {}
-        for step, value in ours:
-            parts.setdefault(min(math.ceil(step / size) * size, longest), []).append(value)
-        for step, values in parts.items():
-            if step <= ours[-1][0] and (kept := [value for value in values if _finite(value)]):
-                at.setdefault(step, []).append(fmean(kept))
-    steps = [step for step in sorted(at) if len(at[step]) == sum(last >= step for last in lasts)]
-    ended = [
-        _end(ours, size)
-        for ours, whole in zip(sound, curves, strict=True)
-        if ours and len(ours) == len(whole) and ours[-1][0] < longest
-    ]
-    return Band(
-        tuple(steps),
-        tuple(fmean(at[step]) for step in steps),
-        tuple(min(at[step]) for step in steps),
-        tuple(max(at[step]) for step in steps),
-        tuple(ended),
-        tuple(broke),
-    )
 
 
 def beside(comparison: Comparison, title: str, under: str = "") -> Figure:
@@ -115,7 +52,7 @@ def beside(comparison: Comparison, title: str, under: str = "") -> Figure:
     told: dict[Any, list[Band]] = {losses: [], scores: []}
     sizes = []
     for arm in arms:
-        trained, held = _curves(arm, comparison)
+        trained, held = curves(arm, comparison, 100 if comparison.is_share else 1)
         sizes.append(width(trained))
         told[losses].append(band(trained, sizes[-1]))
         told[scores].append(band(held))
@@ -147,47 +84,6 @@ def beside(comparison: Comparison, title: str, under: str = "") -> Figure:
             handles += losses.plot([], [], color="0.25", label=SAYS[name], **mark)
     _legend(fig, handles, ". ".join(part for part in (under.strip().rstrip("."), _spread(arms, sizes)) if part))
     return fig
-
-
-# ---- curves
-
-
-def _curves(arm: Arm, comparison: Comparison) -> tuple[list[Curve], list[Curve]]:
-    """Of each seed: the training loss, and the held-out score in the unit that is drawn."""
-    metric, unit = comparison.metric, 100 if comparison.is_share else 1
-    trained: list[Curve] = []
-    held: list[Curve] = []
-    for folder in arm.folders.values():
-        events = Run(Path(folder)).events()
-        over = next((event for event in reversed(events) if isinstance(event, Ended)), None)
-        end = [(over.step, math.nan)] if over is not None and over.reason == "loss-not-finite" else []
-        losses = [(event.step, event.loss) for event in events if isinstance(event, Stepped)]
-        scores = [
-            (event.step, event.metrics[metric] * unit)
-            for event in events
-            if isinstance(event, Evaluated)
-            and event.split == "valid"
-            and event.of == "model"
-            and metric in event.metrics
-        ]
-        trained.append([*losses, *end])
-        held.append([*scores, *end])
-    return trained, held
-
-
-def _finite(value: float) -> bool:
-    return math.isfinite(value) and abs(value) <= LARGEST
-
-
-def _sound(curve: Curve) -> Curve:
-    """Up to the last value that is finite."""
-    return curve[: max((i for i, (_, value) in enumerate(curve, start=1) if _finite(value)), default=0)]
-
-
-def _end(curve: Curve, size: int) -> Point:
-    """The last step, and the mean of its last `size`."""
-    last = curve[-1][0]
-    return last, fmean(value for step, value in curve if step > last - size and _finite(value))
 
 
 # ---- looks and words

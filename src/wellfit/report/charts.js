@@ -4,7 +4,8 @@
    the axis, the window of zoom and the cursor. Everything that the pointer does, keys do too. The numbers are those that
    `report/figures.py` gives; texts from data are only ever set as text.
 
-   const page = wellfit.charts(element, data);   page.show(step);   page.update(data); */
+   const page = wellfit.charts(element, data);   page.show(step);   page.update(data);
+   With {steps: true}, for curves of several runs, steps are the only axis. */
 "use strict";
 (() => {
 const AXES = { step: "step", samples: "samples", time: "seconds" };
@@ -52,6 +53,8 @@ function nearest(points, x) { // [x, y] sorted by x
   return low && x - points[low - 1][0] < points[low][0] - x ? points[low - 1] : points[low];
 }
 
+let pages = 0; // groups of charts on this page
+
 class Page {
   constructor(root, data, options = {}) {
     Object.assign(this, { root, options, axis: "step", raw: true, window: null, at: null, charts: new Map() });
@@ -64,12 +67,13 @@ class Page {
   }
 
   controls() {
-    const axes = made("select", { id: "axis", onchange: event => { this.axis = event.target.value; this.window = this.at = null; this.draw(); } },
+    const nth = pages++ || "", id = name => `${name}${nth}`;
+    const axes = made("select", { id: id("axis"), onchange: event => { this.axis = event.target.value; this.window = this.at = null; this.draw(); } },
       ...Object.entries({ step: "steps", samples: "samples", time: "time" }).map(([value, text]) => made("option", { value }, text)));
-    const raw = made("input", { type: "checkbox", id: "raw", checked: true, onchange: event => { this.raw = event.target.checked; this.draw(); } });
+    const raw = made("input", { type: "checkbox", id: id("raw"), checked: true, onchange: event => { this.raw = event.target.checked; this.draw(); } });
     const press = (text, label, act) => made("button", { type: "button", "aria-label": label, title: label, onclick: act }, text);
     this.bar.append(
-      made("label", { for: "axis" }, "over "), axes, made("label", { for: "raw" }, raw, " raw values"),
+      ...(this.options.steps ? [] : [made("label", { for: id("axis") }, "over "), axes, made("label", { for: id("raw") }, raw, " raw values")]),
       made("span", { class: "zoom" },
         press("−", "Zoom out", () => this.zoom(2)), press("+", "Zoom in", () => this.zoom(0.5)),
         press("◀", "Earlier", () => this.pan(-0.5)), press("▶", "Later", () => this.pan(0.5)), press("all", "Show everything", () => this.reset())));
@@ -159,6 +163,11 @@ class Chart {
     return colour({ accent: "--accent", faint: "--faint", main: "--ink" }[series.look] ?? PALETTE[i % PALETTE.length]);
   }
 
+  bands() { // between the lowest and the highest of those whose mean is drawn
+    return this.shown().flatMap((one, i) => (one.band ?? []).filter(([, low]) => low !== null && (!this.logged || low > 0))
+      .map(([step, low, high]) => ({ i, x: this.x(step, one), low, high })));
+  }
+
   lay() {
     this.points = this.shown().map(one => one.points.map(([step, y]) => [this.x(step, one), y, step]).sort((a, b) => a[0] - b[0]));
   }
@@ -198,7 +207,9 @@ class Chart {
       axis: this.data.share ? { format: ".1~%" } : { labelExpr: PLAIN } };
     const hue = { field: "i", type: "nominal", legend: null, scale: { domain: series.map((_, i) => i), range: looks } };
     const within = { filter: "datum.x >= low && datum.x <= high" };
-    const layers = [{ data: { values }, mark: { type: "line", clip: true, strokeJoin: "round", aria: false },
+    const layers = [{ data: { values: this.bands() }, mark: { type: "area", clip: true, opacity: 0.15, aria: false },
+      encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color: hue } },
+    { data: { values }, mark: { type: "line", clip: true, strokeJoin: "round", aria: false },
       encoding: { x, y, color: hue, strokeWidth: { condition: { test: among(series, one => one.look === "faint"), value: 1 }, value: 1.8 },
         strokeDash: { condition: { test: among(series, one => one.dash), value: [5, 3] }, value: [1, 0] } } }];
     if (few.some(Boolean)) layers.push({ data: { values: values.filter(one => few[one.i]) }, mark: { type: "circle", clip: true, size: 22, opacity: 1, aria: false }, encoding: { x, y, color: hue } });
@@ -237,6 +248,7 @@ class Chart {
       for (const [, y] of points.slice(Math.max(0, (first < 0 ? points.length : first) - 1), last + 2))
         if (y !== null && (!log || y > 0)) { bottom = Math.min(bottom, y); top = Math.max(top, y); }
     }
+    for (const one of this.bands()) if (one.x >= low && one.x <= high) { bottom = Math.min(bottom, one.low); top = Math.max(top, one.high); }
     if (bottom > top) return log ? [0.1, 1] : [0, 1];
     if (this.data.level && !log) top = Math.max(top, this.data.level[0] <= 2 * top ? this.data.level[0] : top);
     if (bottom === top) { const room = Math.abs(top) / 10 || 1; return log ? [bottom / 2, top * 2] : [bottom - room, top + room]; }

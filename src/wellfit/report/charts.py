@@ -46,6 +46,14 @@ def charts(recipe: Recipe, events: Sequence[Event], findings: Sequence[Mapping[s
     }
 
 
+def together(figures: Sequence[Figure]) -> dict[str, Any] | None:
+    """Curves of several runs by steps alone, for a second group of charts on a page; None without any."""
+    drawn = [chart(figure) for figure in figures]
+    for one in drawn:
+        one["id"] = f"together-{one['id']}"
+    return {"charts": drawn, "clocks": [clock(())], "best": None, "findings": []} if drawn else None
+
+
 def chart(figure: Figure, whole: bool = False) -> dict[str, Any]:
     """One figure as data. A value that is not finite is null, which draws as a gap."""
     values = [value for line in figure.lines for _, value in line.points if math.isfinite(value)]
@@ -71,7 +79,8 @@ def series(line: Line) -> dict[str, Any]:
         points += [[step, _short(value)] for step, value in stretch]
     if end is not None and _short(end[1]) is None:
         points.append([end[0], None])
-    return {"label": line.label, "look": line.look, "points": points}
+    band = [[step, _short(low), _short(high)] for step, low, high in line.band]
+    return {"label": line.label, "look": line.look, "points": points, **({"band": band} if band else {})}
 
 
 def clock(events: Iterable[Event]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Ways of training beside each other, in numbers and words: paired by seed, with the spread, and a plain verdict.
 
-`wellfit/trials/` trains and fills these in; `report/pictures.py` draws them. Nothing here trains or reads.
+`wellfit/trials/` trains and fills these in; `beside.py` and `together.py` draw them. Nothing here trains or reads.
 
 Differences are taken seed by seed, because a seed draws the same weights, order and samples for every arm, and their mean has a
 90 % interval by Student's t (Student 1908). Differences can be too wild for an interval: a loss that exploded is a thousand in one seed
@@ -16,6 +16,7 @@ whose loss stopped being a finite number is the worst there is.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
@@ -206,5 +207,33 @@ class Comparison(Paired):
             })  # fmt: skip
         return {
             "name": self.name, "metric": self.metric, "better": self.better, "split": self.split, "scored": self.scored,
-            "seeds": list(self.seeds), "arms": arms, "missing": self.missing, "says": self.says,
+            "seeds": list(self.seeds), "arms": arms, "missing": self.missing, "notes": list(self.notes), "says": self.says,
         }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any], place: Path) -> "Comparison":
+        """The comparison of which `kept` is `as_dict`. Its runs are those directly below `place`, wherever they were then.
+
+        Raises ValueError for what is no comparison.
+        """
+        try:
+            arms = tuple(_arm(arm, place) for arm in kept["arms"])
+            found = cls(
+                str(kept["name"]), str(kept["metric"]), str(kept["better"]), str(kept["split"]), int(kept["scored"]),
+                tuple(map(int, kept["seeds"])), arms, str(place), int(kept["missing"]), tuple(map(str, kept.get("notes", ()))),
+            )  # fmt: skip
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"no comparison: {type(error).__name__}: {error}") from None
+        if not arms:
+            raise ValueError("no comparison: nothing is compared")
+        return found
+
+
+def _arm(kept: Mapping[str, Any], place: Path) -> Arm:
+    folders = {int(seed): place / Path(folder).name for seed, folder in kept["folders"].items()}
+    return Arm(
+        str(kept["name"]), str(kept["about"]), {int(seed): float(score) for seed, score in kept["scores"].items()},
+        {int(seed): str(folder) for seed, folder in kept["failed"].items()},
+        {seed: str(folder) for seed, folder in folders.items() if folder.is_dir()},
+        None if kept["seconds"] is None else float(kept["seconds"]), int(kept["steps"]),
+    )  # fmt: skip

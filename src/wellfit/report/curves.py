@@ -26,11 +26,12 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 10, 10, 34  # margins, in units of the view box
 
 
 class Line(NamedTuple):
-    """One curve. `look` is a class of the style sheet: main, accent or faint."""
+    """One curve. `look` is a class of the style sheet: main, accent, faint, or c1 to c8 where there are many."""
 
     label: str
     points: Sequence[Point]
     look: str = "main"
+    band: Sequence[tuple[float, float, float]] = ()  # (step, lowest, highest) of those whose mean the points are
 
 
 class Figure(NamedTuple):
@@ -62,7 +63,7 @@ class Axis(NamedTuple):
 
 def draw(figure: Figure, width: int, height: int, name: str) -> str:
     """The figure as one `<svg>`; `name` makes its ids unique on the page. Texts are escaped here."""
-    shown = [point for line in figure.lines for point in line.points if _drawable(point[1])]
+    shown = [point for line in figure.lines for point in (*line.points, *_edges(line)) if _drawable(point[1])]
     if not shown:
         return ""
     steps, values = [step for step, _ in shown], [value for _, value in shown]
@@ -101,6 +102,9 @@ def draw(figure: Figure, width: int, height: int, name: str) -> str:
         parts.append(f'<path class="mark" d="M{LEFT} {y(figure.level[0]):g}H{right}"/>')
         parts.append(_text(right, y(figure.level[0]) - 5, figure.level[1], "end", "note"))
     for line in figure.lines:
+        if len(line.band) > 1:
+            below, above = ([(x(step), y(value)) for step, value in side] for side in _sides(line))
+            parts.append(f'<path class="band {line.look}" d="{_stroke([*below, *reversed(above)])}Z"/>')
         stretches = [[(x(step), y(value)) for step, value in stretch] for stretch in thin(line.points)]
         parts.append(f'<path class="line {line.look}" d="{"".join(map(_stroke, stretches))}"/>')
         if len(line.points) == 1 or (line.look == "accent" and len(line.points) <= FEW):
@@ -235,6 +239,15 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def _drawable(value: float) -> bool:
     return math.isfinite(value) and abs(value) < LARGEST
+
+
+def _sides(line: Line) -> tuple[list[Point], list[Point]]:
+    """The lower and the upper edge of a line's band."""
+    return [(step, low) for step, low, _ in line.band], [(step, high) for step, _, high in line.band]
+
+
+def _edges(line: Line) -> list[Point]:
+    return [point for side in _sides(line) for point in side]
 
 
 def _text(x: float, y: float, text: str, anchor: str, look: str = "label") -> str:

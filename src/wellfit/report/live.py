@@ -32,9 +32,10 @@ from wellfit.listening import address, bound, check_token, is_here, needed, turn
 from wellfit.recipe import Recipe
 from wellfit.report import charts, words
 from wellfit.report.page import page
-from wellfit.run import ENVIRONMENT, EVENTS, FINDINGS, RECIPE, REVIEW, TASK, Heard, Run, is_held, runs
+from wellfit.report.together import CURE, TREATMENT
+from wellfit.run import ENVIRONMENT, EVENTS, FINDINGS, MEMORY, RECIPE, REVIEW, TASK, Heard, Run, is_held, runs
 
-PARTS = (RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW)
+PARTS = (RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW, MEMORY, TREATMENT, f"{TREATMENT}/{CURE}")
 PATIENCE = 0.15  # seconds that looking at runs may take before what is known is told
 OVER = ("finished", "early-stopping", "loss-not-finite", "leads out")
 KEPT = 64  # runs of which the events are kept
@@ -184,11 +185,7 @@ class Shelf:
     def report(self, name: str) -> str:
         """A run's report, made from what it holds. Raises RunError where there is none."""
         with self._lock:
-            followed = self._followed(name)
-            run = followed.run
-            return page(
-                run.folder, followed.recipe(), followed.events(), run.environment, run.task, run.findings(), run.review(), live=True,
-            )  # fmt: skip
+            return page(self._followed(name), live=True)
 
     def _followed(self, name: str) -> "Followed":
         folder = self.root / name
@@ -197,24 +194,24 @@ class Shelf:
             raise RunError(f"There is no run {name} in {self.root} any more.")
         if not _within(folder, self.root):
             raise RunError(f"{name} holds a file that leads out of {self.root}, which is not followed.")
-        followed = self._open.pop(name, None) or Followed(Run(folder))
+        followed = self._open.pop(name, None) or Followed(folder)
         self._open[name] = followed  # the latest asked for is the last one to be let go
         while len(self._open) > KEPT:
             self._open.pop(next(iter(self._open)))
         return followed
 
 
-class Followed:
-    """One run whose journal is read as it grows: only what is new."""
+class Followed(Run):
+    """A run whose journal is read as it grows: only what is new."""
 
-    def __init__(self, run: Run):
-        self.run = run
+    def __init__(self, folder: Path):
+        super().__init__(folder)
         self._heard, self._at, self._left, self._file = Heard(), 0, b"", (0, 0)
         self._recipe: tuple[Any, Recipe] | None = None
         self._told: tuple[Any, bytes] | None = None
 
     def events(self) -> list[Event]:
-        path = self.run.folder / EVENTS
+        path = self.folder / EVENTS
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             size, sign = file.seek(0, 2), _file(path)
             if sign != self._file or size < self._at:  # another file: from its beginning
@@ -226,16 +223,17 @@ class Followed:
                 self._heard.add(line.decode("utf-8", "replace"))
         return self._heard.events()
 
+    @property
     def recipe(self) -> Recipe:
-        sign = _sign(self.run.folder, (RECIPE,))
+        sign = _sign(self.folder, (RECIPE,))
         if self._recipe is None or self._recipe[0] != sign:
-            self._recipe = (sign, self.run.recipe)
+            self._recipe = (sign, super().recipe)
         return self._recipe[1]
 
     def told(self) -> bytes:
-        sign = _sign(self.run.folder, (RECIPE, EVENTS, FINDINGS))
+        sign = _sign(self.folder, (RECIPE, EVENTS, FINDINGS))
         if self._told is None or self._told[0] != sign:
-            recipe, events, findings = self.recipe(), self.events(), self.run.findings()
+            recipe, events, findings = self.recipe, self.events(), self.findings()
             body = charts.charts(recipe, events, findings) | {"headline": words.headline(recipe, events)}
             for pin, finding in zip(body["findings"], findings, strict=True):
                 remedies = finding.get("remedies") or [{}]

@@ -91,6 +91,11 @@ class MemoryPlan:
         if self.gpu is not None:
             verb = "fits" if self.fits else "does not fit"
             said.append(f"It {verb} on the {self.gpu.name}, which has {self.gpu.memory_gb} GB{each}.")
+        if self.measured is not None:
+            told = f"Predicted {size(self.peak)}; measured {size(self.measured.bytes)}, {self.measured.what}."
+            if self.measured.comparable and self.measured.bytes:
+                told += f" The prediction is {abs(self.peak / self.measured.bytes - 1):.0%} {'above' if self.peak > self.measured.bytes else 'below'}."
+            said.append(told)
         fitting = self.fitting
         if fitting:
             rest = ", ".join(gpu.name for gpu in fitting)
@@ -112,11 +117,6 @@ class MemoryPlan:
                 said.append(
                     "None of the ways below, nor all of them together, makes it fit; take a smaller model or more devices."
                 )
-        if self.measured is not None:
-            told = f"Predicted {size(self.peak)}; measured {size(self.measured.bytes)}, {self.measured.what}."
-            if self.measured.comparable and self.measured.bytes:
-                told += f" The prediction is {abs(self.peak / self.measured.bytes - 1):.0%} {'above' if self.peak > self.measured.bytes else 'below'}."
-            said.append(told)
         return [*said, *self.notes]
 
     def ways_told(self) -> list[tuple[str, str, str, str]]:
@@ -136,7 +136,7 @@ class MemoryPlan:
             "gpu": self.gpu.name if self.gpu else None, "fits": self.fits, "fits_on": [gpu.name for gpu in self.fitting],
             "ways": [_plain(way) for way in self.ways], "together": [_plain(way) for way in self.together],
             "measured_bytes": self.measured.bytes if self.measured else None, "measured_what": self.measured.what if self.measured else None,
-            "notes": list(self.notes), "says": self.says,
+            "notes": list(self.notes), "table": [list(row) for row in self.table()], "says": self.says,
         }  # fmt: skip
 
     def __str__(self) -> str:

@@ -22,5 +22,7 @@
   });
   for (const button of document.querySelectorAll("[data-finding]"))
     button.addEventListener("click", () => page.show(data.findings[Number(button.dataset.finding)].step));
+  const together = document.getElementById("together");
+  if (data.together && together) wellfit.charts(together, data.together, { steps: true });
   if (data.layers && document.getElementById("heat")) await wellfit.heat(document.getElementById("heat"), data.layers);
 })();

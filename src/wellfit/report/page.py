@@ -1,130 +1,72 @@
 """The report of a run as one HTML file: no network, readable on a phone, in the dark, on paper and aloud.
 
-Here the recorded numbers become the few tables and figures that the template `page.html` lays out. Nothing is judged
-here beyond what events and findings say, and nothing is read but the arguments. Every name that comes from data or from a user
-is escaped: by the template's autoescape, inside the figures by `curves.draw`, and in what the script reads by `charts.embedded`.
-The figures are drawn here; where the extra `charts` is installed, a script draws them anew to be zoomed and read.
+Here the recorded numbers become the few tables and figures that the template `page.html` lays out (`layout.py`). Nothing is judged
+here beyond what events and findings say, and nothing is read but the run's folder. The figures are drawn here; where the extra
+`charts` is installed, a script draws them anew to be zoomed and read.
 
-    >>> write(run.folder, run.recipe, run.events(), run.environment, run.task)
+    >>> write(run)
     PosixPath('runs/2026-11-22-1015-digits-convnet/report.html')
 """
 
-import contextlib
 import math
-import os
-import secrets
 import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Started, Stepped
 from wellfit.recipe import Recipe, describe
-from wellfit.report import charts, curves, mistakes, words
-from wellfit.report.curves import Figure
+from wellfit.report import charts, layout, mistakes, together, words
 from wellfit.report.figures import figures
+from wellfit.run import Run
 
 REPORT = "report.html"
-WIDE, NARROW = (720, 300), (360, 210)  # sizes of a figure: across the page on a desk; beside another, or on a phone
 ROWS = 24  # of the table of numbers
 SURE = 0.9  # below it, a finding says how sure it is
 WHO = {"user": "you", "preset": "preset", "derived": "derived", "measured": "measured", "default": "default"}
 
 
-def write(
-    folder: Path,
-    recipe: Recipe,
-    events: Sequence[Event],
-    environment: Mapping[str, Any],
-    task: Mapping[str, Any],
-    findings: Sequence[Mapping[str, Any]] = (),
-    review: Mapping[str, Any] | None = None,
-) -> Path:
-    """Writes `folder/report.html`, whole or not at all, and returns its path.
+def write(run: Run) -> Path:
+    """Writes the run's `report.html`, whole or not at all, and returns its path. Raises RunError if it cannot be written."""
+    return layout.written(run.folder / REPORT, page(run), _again(run.folder))
 
-    `events` holds each thing once, as `Run.events` gives them. Raises RunError if the file cannot be written.
+
+def page(run: Run, live: bool | None = None) -> str:
+    """The report as HTML; `live`: with the script, which is so where the package that it needs is installed.
+
+    Raises RunError for a run of which nothing can be read.
     """
-    path = folder / REPORT
-    text = page(folder, recipe, events, environment, task, findings, review)
-    unfinished = path.with_name(f".{REPORT}-{secrets.token_hex(4)}")
-    try:
-        unfinished.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(unfinished, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise RunError(
-            f"The report {path} cannot be written: {error.strerror or error}. "
-            f"Make room or mend the permissions there, then `wellfit report {shlex.quote(str(folder))}`."
-        ) from None
-    return path
-
-
-def page(
-    folder: Path,
-    recipe: Recipe,
-    events: Sequence[Event],
-    environment: Mapping[str, Any],
-    task: Mapping[str, Any],
-    findings: Sequence[Mapping[str, Any]] = (),
-    review: Mapping[str, Any] | None = None,
-    live: bool | None = None,
-) -> str:
-    """The report as HTML; `live`: with the script, which is so where the package that it needs is installed."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    live = charts.is_here() if live is None else live
-
-    templates = Environment(
-        loader=PackageLoader("wellfit", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["coded"] = _coded
-    ended = words.last(events, Ended)
-    standing = words.verdict(recipe, events)
+    recipe, events, findings, review = run.recipe, run.events(), run.findings(), run.review()
+    ended, standing = words.last(events, Ended), words.verdict(recipe, events)
     chosen, defaults = settings(recipe)
-    return templates.get_template("page.html").render(
-        name=folder.name,
+    layers, treated = charts.layers(events), together.treatment(run)
+    return layout.rendered(
+        "page.html",
+        live=charts.is_here() if live is None else live,
+        payload=charts.charts(recipe, events, findings)
+        | {"layers": layers, "together": charts.together(treated.figures if treated else ())},
+        name=run.folder.name,
         headline=words.headline(recipe, events),
         bad=ended is not None and ended.reason == "loss-not-finite",
         summary=[sentence for sentence in words.summary(recipe, events) if not sentence.startswith("Note: ")],
         notes=notes(events),
         beaten=standing is not None and standing.wins is False,
+        findings=[told(finding) for finding in findings],
+        treated=treated,
         results=results(recipe, events),
-        figures=[_drawn(figure, i) for i, figure in enumerate(figures(recipe, events))],
+        figures=layout.drawn(figures(recipe, events)),
         numbers=numbers(events),
-        facts=facts(events, task),
+        layers=layers is not None,
+        mistakes=mistakes.told(review) if review else None,
+        facts=facts(events, run.task),
+        memory=memory(run.memory()),
         chosen=chosen,
         defaults=defaults,
-        environment=_rows(environment),
-        commands=commands(folder, recipe, ended),
-        findings=[told(finding) for finding in findings],
-        mistakes=mistakes.told(review) if review else None,
-        style=Markup(charts.script("style.css")),
-        again=f"wellfit report {shlex.quote(str(folder))}",
-        **(_script(recipe, events, findings) if live else {"live": False}),
+        environment=_rows(run.environment),
+        commands=commands(run.folder, recipe, ended),
+        again=_again(run.folder),
     )
-
-
-def _script(recipe: Recipe, events: Sequence[Event], findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the page needs to come alive."""
-    from markupsafe import Markup
-
-    layers = charts.layers(events)
-    numbers = charts.charts(recipe, events, findings) | {"layers": layers}
-    return {
-        "live": True,
-        "layers": layers is not None,
-        "payload": Markup(charts.embedded(numbers)),
-        "packed": charts.vega(),
-        "script": Markup(charts.script("charts.js", "page.js")),
-    }
 
 
 # ---- what is told
@@ -260,6 +202,22 @@ def facts(events: Sequence[Event], task: Mapping[str, Any]) -> list[tuple[str, s
     return told
 
 
+class Memory(NamedTuple):
+    """What a run was predicted to hold, and the sentences that say what it held."""
+
+    rows: list[tuple[str, str]]
+    says: list[str]
+
+
+def memory(kept: Mapping[str, Any]) -> Memory | None:
+    """The plan beside what was measured, of what `Run.memory` gives; None where there is no such thing."""
+    rows, says = kept.get("table"), kept.get("says")
+    if not isinstance(rows, list) or not isinstance(says, list) or not says:
+        return None
+    pairs = [(str(row[0]), str(row[1])) for row in rows if isinstance(row, list) and len(row) == 2]
+    return Memory(pairs, [str(sentence) for sentence in says])
+
+
 class Setting(NamedTuple):
     """One field of the recipe, told."""
 
@@ -296,7 +254,7 @@ def commands(folder: Path, recipe: Recipe, ended: Ended | None) -> list[tuple[st
     else:
         resume = (f"wellfit resume {run}", "goes on from the last checkpoint, to the same bits")
     again = (f"wellfit train {run} --set optimizer.learning_rate=…", "trains anew with a change")
-    report = (f"wellfit report {run}", "writes this page anew")
+    report = (_again(folder), "writes this page anew")
     others = [report] if recipe.task == "given" else [again, report]
     if done:
         return [*others, (resume[0], "goes on with a run that was stopped; this one is complete")]
@@ -306,35 +264,8 @@ def commands(folder: Path, recipe: Recipe, ended: Ended | None) -> list[tuple[st
 # ---- inside
 
 
-def _drawn(figure: Figure, i: int) -> dict[str, Any]:
-    """A figure as the template wants it. The first, the loss, is drawn for wide and for narrow pages."""
-    from markupsafe import Markup
-
-    missing = curves.gaps(figure)
-    values = [value for line in figure.lines for _, value in line.points if math.isfinite(value)]
-    remarks = []
-    if missing:
-        remarks.append(f"{words.count(missing, 'value is', 'values are')} not finite and shown as a gap.")
-    if figure.may_be_log and values and curves.is_wide(values):
-        remarks.append("Logarithmic scale.")
-    sizes = {"narrow": NARROW, "wide": WIDE} if i == 0 else {"only": NARROW}
-    return {
-        "title": figure.title,
-        "wide": i == 0,
-        "legend": [(line.label, line.look) for line in figure.lines] if len(figure.lines) > 1 else [],
-        "remarks": " ".join(remarks),
-        "plots": [(size, Markup(curves.draw(figure, *sizes[size], name=f"figure-{i}-{size}"))) for size in sizes],
-    }
-
-
-def _coded(text: str) -> Any:
-    """The text, escaped, with what stands between backticks as code."""
-    from markupsafe import Markup, escape
-
-    parts = text.split("`")
-    if len(parts) % 2 == 0:  # a backtick without its partner is only a character
-        return escape(text)
-    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+def _again(folder: Path) -> str:
+    return f"wellfit report {shlex.quote(str(folder))}"
 
 
 def _winners(recipe: Recipe, name: str, shown: Sequence[Evaluated], split: str) -> list[Evaluated]:

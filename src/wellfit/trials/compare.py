@@ -21,13 +21,13 @@ from wellfit.environment import device as device_for
 from wellfit.errors import RecipeError, RunError
 from wellfit.recipe import MODELS, Recipe
 from wellfit.report.comparison import Arm, Comparison
+from wellfit.report.together import COMPARISON
 from wellfit.report.words import amount, better, plain, told
 from wellfit.run import RECIPE as RECIPE_FILE
 from wellfit.train.setup import Job, from_recipe
 from wellfit.train.switches import torch_settings
 from wellfit.trials.trial import Outcome, Trial, finished, outcome, over, same_data
 
-SUMMARY = "comparison.json"
 SAME = (  # what must be equal, or scores are of different things
     "task", "data.source", "data.target", "data.valid", "data.test", "data.valid_share", "data.test_share", "data.split_seed",
     "data.parts", "data.horizon",
@@ -422,12 +422,12 @@ def _tell(number: int, total: int, way: Way, seed: int, comparison: Comparison) 
 
 def _write(folder: Path, comparison: Comparison) -> None:
     """The comparison so far, whole or not at all."""
-    part = folder / f".{SUMMARY}.part"
+    part = folder / f".{COMPARISON}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
-        part.replace(folder / SUMMARY)
+        part.replace(folder / COMPARISON)
     except OSError as error:
         raise RunError(
-            f"{folder / SUMMARY} cannot be written: {error.strerror}. Choose another place, or mend the permissions or the free space there."
+            f"{folder / COMPARISON} cannot be written: {error.strerror}. Choose another place, or mend the permissions or the free space there."
         ) from None

@@ -32,6 +32,7 @@ from wellfit.errors import RunError, WellfitError
 from wellfit.events import Started
 from wellfit.recipe import Origin, Recipe
 from wellfit.report.comparison import Comparison
+from wellfit.report.together import CURE, TREATMENT
 from wellfit.report.treatment import Cure, Tried, differences
 from wellfit.report.words import better, change_told, last, told
 from wellfit.run import Run
@@ -42,7 +43,7 @@ from wellfit.trials.compare import Way, side_by_side
 from wellfit.trials.find_lr import find_lr
 from wellfit.trials.trial import OVER, Trial, finished, mark, outcome
 
-FOLDER, SUMMARY, CURED, PICTURE, RATES = "cure", "cure.json", "cured.yaml", "cure.png", "rates.json"
+CURED, PICTURE, RATES = "cured.yaml", "cure.png", "rates.json"
 ROUNDS = 4  # changes that are kept for what is found
 CLOSELY = 2  # of a few, how many are judged
 WORTH = 0.03  # of a score: what gains less is not worth a change
@@ -316,7 +317,7 @@ class _Course:
 
     @property
     def place(self) -> Path:
-        return self.parent.folder / FOLDER
+        return self.parent.folder / TREATMENT
 
     @staticmethod
     def _way(about: str, recipe: Recipe) -> Way:
@@ -449,7 +450,7 @@ class _Course:
             file if recipe is not None else None, missing,
         )  # fmt: skip
         if self.tried and not missing:
-            _write(self.place / SUMMARY, json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
+            _write(self.place / CURE, json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
             if recipe is not None:
                 _write(file, recipe.dump())
             else:
