@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -259,8 +260,6 @@ def test_sentences_name_the_place() -> None:
 
 
 def test_one_that_fails_fails_alone_and_remarks_go_where_they_belong() -> None:
-    import warnings
-
     def answer(inputs, choices):
         if 13 in inputs:
             raise DataError("13 is no number.")
@@ -282,6 +281,31 @@ def test_one_that_fails_fails_alone_and_remarks_go_where_they_belong() -> None:
     assert four == ([8, 208], [])
     assert five == ([5], []), "with another choice, in another batch"
     assert counts.together == {8: 1, 1: 1}
+
+
+def test_a_warning_of_another_thread_is_no_remark_on_an_answer() -> None:
+    elsewhere: list[str] = []
+
+    def answer(inputs, _):
+        def decode() -> None:
+            warnings.warn("a palette of another asker", stacklevel=2)
+
+        beside = threading.Thread(target=decode)
+        beside.start()
+        beside.join()
+        warnings.warn("mine", stacklevel=2)
+        return list(inputs)
+
+    async def ask():
+        batcher = Batcher(answer, most=1, wait=0, room=10)
+        told = await batcher.ask([1])
+        await asyncio.to_thread(batcher.close)
+        return told
+
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: elsewhere.append(str(message))
+        assert asyncio.run(ask()) == ([1], ["mine"])
+    assert elsewhere == ["a palette of another asker"]
 
 
 def test_beyond_its_room_it_says_so_and_at_its_end_it_answers_what_waits() -> None:

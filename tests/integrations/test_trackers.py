@@ -346,7 +346,8 @@ def test_a_server_that_goes_away_ends_no_training_and_is_said_once(tmp_path, ser
     said += capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "MLflow could not be told of the run" in said[0]
-    assert f"`wellfit track {run.folder} mlflow={address}` sends what is missing." in said[0]
+    again = f"`wellfit.track({str(run.folder)!r}, \"mlflow\", {address!r}, project='lost')` in Python sends what is missing."
+    assert again in said[0]
 
 
 # ---- Weights & Biases
@@ -541,6 +542,17 @@ def test_the_process_beside_ends_with_a_training_that_was_killed(tmp_path) -> No
 
 
 # ---- words
+
+
+@pytest.mark.parametrize(("given", "says"), [
+    (("mlflow", "http://me:word@host"), "mlflow=http://…@host"), (("tensorboard",), "tensorboard"), (("wandb", "mine"), "wandb=mine"),
+    (("wandb", None, "mine"), "wandb=mine"), (("mlflow", None, "mine"), "project='mine'"),
+])  # fmt: skip
+def test_how_to_send_the_rest_names_the_place(tmp_path, given, says) -> None:
+    told = Tracker(given[0], given[1] if len(given) > 1 else None, project=given[2] if len(given) > 2 else None)
+    told.run = made(tmp_path, [])
+    assert says in told._again()
+    assert "word" not in told._again()
 
 
 def test_what_can_be_named(monkeypatch) -> None:

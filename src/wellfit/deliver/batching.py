@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,13 +150,11 @@ class Batcher:
     def _called(self, inputs: Sequence[Any], choices: Mapping[str, Any]) -> Answers | Exception:
         """Answers and remarks, or what went wrong; as many answers as inputs."""
         try:
-            with warnings.catch_warnings(record=True) as remarks:
-                warnings.simplefilter("always", UserWarning)
+            with _remarks() as remarks:
                 answers = self.answer(inputs, choices)
         except Exception as error:  # it is the asker's, whatever it is
             return error
-        told = dict.fromkeys(str(one.message) for one in remarks if issubclass(one.category, UserWarning))
-        return answers, list(told)
+        return answers, list(dict.fromkeys(remarks))
 
     def _tell(self, told: list[tuple[Asked, Answers | Exception]]) -> None:
         """Each its own, in the loop that it waits in; one call a batch, for each costs a wake-up."""
@@ -172,3 +170,21 @@ class Batcher:
 
         with contextlib.suppress(RuntimeError):  # the loop is closed, and with it all who waited
             told[0][0].loop.call_soon_threadsafe(tell)
+
+
+@contextlib.contextmanager
+def _remarks() -> Iterator[list[str]]:
+    """What this thread warns of meanwhile. Python's warnings are the process's: those of other threads go where they went before."""
+    told: list[str] = []
+    here, elsewhere = threading.get_ident(), warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if threading.get_ident() != here:
+            elsewhere(message, category, *where, **more)
+        elif issubclass(category, UserWarning):
+            told.append(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield told

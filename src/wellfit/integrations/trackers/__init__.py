@@ -105,7 +105,12 @@ class Tracker:
 
     def _again(self) -> str:
         assert self.run is not None
-        place = shlex.quote(f"{self.kind}={masked(self.place)}") if self.place else self.kind
+        if self.project and self.kind == "mlflow":  # which the command line does not say
+            where = f", {masked(self.place)!r}" if self.place else ""
+            call = f'wellfit.track({str(self.run.folder)!r}, "mlflow"{where}, project={self.project!r})'
+            return f"`{call}` in Python sends what is missing."
+        said = self.place or self.project  # of Weights & Biases both are the project
+        place = shlex.quote(f"{self.kind}={masked(said)}") if said else self.kind
         return f"`wellfit track {shlex.quote(str(self.run.folder))} {place}` sends what is missing."
 
 
