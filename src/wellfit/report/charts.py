@@ -13,16 +13,14 @@ import gzip
 import importlib.util
 import json
 import math
-import os
-import secrets
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+from wellfit import kept
 from wellfit.errors import MissingExtra
 from wellfit.events import Event, Paced, Started, Vitals
 from wellfit.recipe import Recipe
@@ -156,22 +154,15 @@ def vega() -> str:
     """
     import vl_convert
 
-    kept = _cache() / f"vega-{VEGA_LITE}-of-{version('vl-convert-python')}.gz"
-    with contextlib.suppress(OSError, EOFError, zlib.error):
-        packed = kept.read_bytes()
-        gzip.decompress(packed)  # torn files are made anew
-        return base64.b64encode(packed).decode()
+    name = f"vega-{VEGA_LITE}-of-{version('vl-convert-python')}.gz"
+    packed = kept.recalled(name)
+    if packed is not None:
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            gzip.decompress(packed)  # torn files are made anew
+            return base64.b64encode(packed).decode()
     packed = gzip.compress(vl_convert.javascript_bundle("", vl_version=VEGA_LITE).encode(), 9, mtime=0)
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_name(f".{kept.name}-{secrets.token_hex(4)}")
-        part.write_bytes(packed)
-        os.replace(part, kept)
+    kept.remember(name, packed)
     return base64.b64encode(packed).decode()
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wellfit"
 
 
 def script(*names: str) -> str:
