@@ -115,6 +115,8 @@ class Ended:
     best_value: float | None = None
 
 
+LARGEST = 2**63 - 1  # whole numbers beyond it are none that wellfit writes
+
 Event = Started | Stepped | Paced | Evaluated | Saved | Noted | Vitals | Ended
 KINDS: dict[str, type] = {
     kind.__name__: kind for kind in (Started, Stepped, Paced, Evaluated, Saved, Noted, Vitals, Ended)
@@ -170,6 +172,8 @@ def decode(line: str) -> Event:
 
 def _is(value: Any, wanted: Any) -> bool:
     """Whether a value is of an event field's declared type; whole numbers are floats too, and booleans are neither."""
+    if type(value) is int and abs(value) > LARGEST:
+        return False
     if wanted is float:
         return type(value) in (float, int)
     if wanted in (int, str, bool):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from wellfit import untrusted
 from wellfit.events import Ended, Evaluated, Event, Started, decode
 from wellfit.run import EVENTS, Run, is_held
 
@@ -50,7 +51,7 @@ def glance(run: Run) -> Glance:
     """How a run stands now. Never raises for what is in the folder: what cannot be read is told as that."""
     path = run.folder / EVENTS
     try:
-        with path.open("rb") as file:
+        with untrusted.opened(path) as file:
             return _looked(run, file)
     except FileNotFoundError:
         return Glance(run.folder, NOT_BEGUN)

@@ -21,8 +21,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from wellfit import untrusted
 from wellfit.errors import RunError
-from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Saved, Started, Stepped, Vitals, decode, encode
+from wellfit.events import (
+    LARGEST,
+    Ended,
+    Evaluated,
+    Event,
+    Noted,
+    Paced,
+    Saved,
+    Started,
+    Stepped,
+    Vitals,
+    decode,
+    encode,
+)
 from wellfit.recipe import Recipe, nearest
 
 RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW, MEMORY, CHECKPOINTS = (
@@ -132,13 +146,13 @@ class Run:
     def findings(self) -> list[dict[str, Any]]:
         """What the doctor found, causes first: `id`, `severity`, `onset_step`, `confidence`, `says`, `evidence`, `remedies`."""
         try:
-            lines = (self.folder / FINDINGS).read_text(encoding="utf-8").splitlines()
+            lines = untrusted.content(self.folder / FINDINGS).decode("utf-8").splitlines()
         except (OSError, ValueError):
             return []
         found = []
         for line in lines:
             with contextlib.suppress(ValueError):
-                body = json.loads(line)
+                body = untrusted.parsed(line)
                 if isinstance(body, dict) and {"id", "severity", "says"} <= body.keys():
                     found.append(_whole(body))
         return found
@@ -242,7 +256,7 @@ class Run:
         """A mapping of plain data; empty if it cannot be read and is not `needed`."""
         path, wrong = self.folder / name, "holds no mapping"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = untrusted.plain(path)
             if isinstance(content, dict):
                 return content
         except OSError as error:
@@ -257,7 +271,8 @@ class Run:
 
     def _lines(self) -> Iterable[str]:
         try:
-            content = (self.folder / EVENTS).read_text(encoding="utf-8", errors="replace")
+            with untrusted.opened(self.folder / EVENTS) as file:
+                content = file.read().decode("utf-8", "replace")
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -375,17 +390,21 @@ def is_held(journal: IO[bytes], keep: bool = False) -> bool:
 def _whole(finding: dict[str, Any]) -> dict[str, Any]:
     """A finding whose parts are what they should be, though somebody edited the file."""
     onset, sure, evidence = (finding.get(part) for part in ("onset_step", "confidence", "evidence"))
-    lists = {
-        part: [one for one in told if isinstance(one, dict)] if isinstance(told := finding.get(part), list) else []
-        for part in ("remedies", "symptoms")
-    }
-    return finding | {
-        "onset_step": onset if isinstance(onset, int) else 0,
-        "confidence": sure if isinstance(sure, (int, float)) else 1.0,
+    texts = {part: str(finding[part]) for part in ("id", "severity", "says")}
+    remedies, symptoms = (_listed(finding.get(part)) for part in ("remedies", "symptoms"))
+    for one, names in [*((r, ("words", "snippet")) for r in remedies), *((s, ("id", "says")) for s in symptoms)]:
+        one |= {name: str(one[name]) for name in names if name in one}
+    return finding | texts | {
+        "onset_step": onset if isinstance(onset, int) and abs(onset) <= LARGEST else 0,
+        "confidence": float(sure) if isinstance(sure, (int, float)) and 0 <= sure <= 1 else 1.0,
         "evidence": evidence if isinstance(evidence, dict) else {},
-        "remedies": lists["remedies"],
-        **({"symptoms": lists["symptoms"]} if lists["symptoms"] else {}),
-    }
+        "remedies": remedies,
+        **({"symptoms": symptoms} if symptoms else {}),
+    }  # fmt: skip
+
+
+def _listed(told: Any) -> list[dict[str, Any]]:
+    return [one for one in told if isinstance(one, dict)] if isinstance(told, list) else []
 
 
 def _identity(event: Event) -> tuple[Any, ...]:

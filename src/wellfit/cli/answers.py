@@ -25,11 +25,13 @@ def check(out: Path, force: bool) -> None:
     """Told before the work, not after. Raises RecipeError for an ending that is unknown and for a file that is there."""
     if out.suffix.lower() not in ENDINGS:
         raise RecipeError(f"{out} must end in {', '.join(ENDINGS)}, which says how predictions are written there.")
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        raise RecipeError(
-            f"{out} cannot be written: {'it is a folder' if out.is_dir() else 'there is no such folder'}."
-        )
-    if out.exists() and not force:
+    try:
+        folder, home, there = out.is_dir(), out.absolute().parent.is_dir(), out.exists()
+    except OSError as error:  # a name that is too long for one
+        raise RecipeError(f"{out} cannot be written: {error.strerror}. Name another file.") from None
+    if folder or not home:
+        raise RecipeError(f"{out} cannot be written: {'it is a folder' if folder else 'there is no such folder'}.")
+    if there and not force:
         raise RecipeError(
             f"{out} is there already and was left as it is. Name another file, or overwrite it with `--force`."
         )

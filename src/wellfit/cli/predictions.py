@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 
+from wellfit import untrusted
 from wellfit.errors import DataError, RecipeError
 
 CHOICES: dict[
@@ -155,7 +156,7 @@ def _rows_of_input() -> list[Any]:
         rows = []
         for number, line in enumerate(found, start=1):
             try:
-                rows.append(json.loads(line))
+                rows.append(untrusted.parsed(line))
             except ValueError as error:
                 raise DataError(f"Line {number} of the standard input is no JSON ({error}).") from None
             if not isinstance(rows[-1], dict):
@@ -163,7 +164,16 @@ def _rows_of_input() -> list[Any]:
         return rows
     separator = max(",;\t|", key=found[0].count)
     reader = csv.DictReader(io.StringIO("\n".join(found)), delimiter=separator, skipinitialspace=True, restkey="\0")
-    rows = [{str(name).strip(): value for name, value in row.items()} for row in reader]
+    try:
+        header = [str(name).strip() for name in reader.fieldnames or ()]
+        rows = [{str(name).strip(): value for name, value in row.items()} for row in reader]
+    except csv.Error as error:
+        raise DataError(
+            f"The standard input cannot be read as CSV: {error}. Name a file, or send JSON lines."
+        ) from None
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise DataError(f"The standard input has the column {twice[0]!r} more than once. Rename one of them.")
     if any("\0" in row for row in rows):
         raise DataError("A row of the standard input has more cells than its header has names. Name every column.")
     if not rows:
@@ -188,7 +198,7 @@ def _choice(text: str) -> tuple[str, Any]:
         raise RecipeError(f"`{text}` is not an assignment; write it as `top=3`.")
     try:
         return name.strip(), yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that is none
         raise RecipeError(f"The value in `{text}` is not valid YAML; quote it if it holds `:`, `[` or `{{`.") from None
 
 

@@ -18,6 +18,16 @@ import torch
 from wellfit.data.arrays import Arrays
 from wellfit.errors import DataError, MissingExtra
 
+FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "BMP",
+    "WEBP",
+    "GIF",
+    "TIFF",
+    "PPM",
+)  # that a picture without a name may have; Pillow's names
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 DEFAULT_SIZE = 64
@@ -215,12 +225,12 @@ def opened(path: Path | BinaryIO, turned: bool = True) -> tuple[Any, str]:
     Of a file by its path, or one that was opened, or is in memory.
     """
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
     except ImportError:
         raise MissingExtra("pillow", "vision", "Reading images") from None
     remark = ""
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=None if isinstance(path, Path) else FORMATS) as file:
             image = ImageOps.exif_transpose(file) if turned else file.copy()
             if image.mode[0] in "IF":  # Pillow would clip these at 255: all white
                 image, remark = _eight_bits(Image, image), "have 16 bits a pixel and were rounded to 256 levels"
@@ -229,7 +239,7 @@ def opened(path: Path | BinaryIO, turned: bool = True) -> tuple[Any, str]:
                 if np.asarray(image)[..., 3].min() < 255:
                     remark = "are transparent in places; the colours stored there were used"
             image = image.convert("RGB")
-    except (OSError, EOFError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises many kinds over damaged files
         if not isinstance(path, Path):
             raise DataError(
                 "What was given as a picture cannot be decoded. Give the bytes of a PNG or JPEG file."

@@ -18,6 +18,7 @@ from torch import Tensor
 from wellfit.errors import DataError, MissingExtra, RecipeError
 from wellfit.recipe import Data, nearest
 
+GIVEN = Path("the rows given")  # in place of a table's path, where rows came from elsewhere
 ENDINGS = (".csv", ".tsv", ".parquet", ".txt")
 MOST_CATEGORIES = 100
 FEW_CLASSES = 20  # whole numbers with at most so many distinct values, each at least five times on average, are classes
@@ -310,8 +311,8 @@ def _is_text(column: Any, path: Path, numbers_only: bool = False, otherwise: str
     first = int(wrong.argmax())
     otherwise = otherwise or f"read the column as categories with `data.categorical=[{column.name}]`"
     raise DataError(
-        f"The column {column.name!r} of {path} has text where a number belongs: {texts[first]!r} in row {_row(column, first)} "
-        f"(the header is row 1; {int(wrong.sum())} of {len(texts)} cells). Mend the cell{'' if numbers_only else f', or {otherwise}'}."
+        f"The column {column.name!r} of {path} has text where a number belongs: {texts[first]!r} in {_row(column, first, path)}, "
+        f"as {int(wrong.sum())} of {len(texts)} cells do. Mend the cell{'' if numbers_only or path == GIVEN else f', or {otherwise}'}."
     )
 
 
@@ -368,7 +369,7 @@ def _single(numbers: np.ndarray, column: Any, path: Path) -> np.ndarray:
     if large.any():
         first = int(large.argmax())
         raise DataError(
-            f"The column {column.name!r} of {path} has {numbers[first]:g} in row {_row(column, first)}, which is more than float32 can hold "
+            f"The column {column.name!r} of {path} has {numbers[first]:g} in {_row(column, first, path)}, which is more than float32 can hold "
             f"(3.4e38). Mend the cell, or give the column in a larger unit."
         )
     return numbers.astype(np.float32)
@@ -392,20 +393,24 @@ def _by_number(text: str) -> tuple[int, float, str]:
     return (0, float(text), text) if _is_number(text) else (1, 0.0, text)
 
 
-def _row(column: Any, position: int) -> int:
-    return int(column.index[position]) + 2
+def _row(column: Any, position: int, path: Path) -> str:
+    """As a spreadsheet tells rows; those that were given as such have no header, and are counted from 1."""
+    number = int(column.index[position])
+    return f"row {number + 1}" if path == GIVEN else f"row {number + 2} (the header is row 1)"
 
 
 def _gap(column: Any, path: Path, gaps: np.ndarray, target: bool = False) -> DataError:
-    count, row = int(gaps.sum()), _row(column, int(gaps.argmax()))
+    count, row = int(gaps.sum()), _row(column, int(gaps.argmax()), path)
     advice = (
-        "A row without a target teaches nothing: fill it in, or take those rows out."
+        "Give a number in each."
+        if path == GIVEN
+        else "A row without a target teaches nothing: fill it in, or take those rows out."
         if target
         else "Fill them in, set `data.missing=mean` to use the training mean, or leave the column out with `data.ignore`."
     )
     return DataError(
-        f"The column {column.name!r} of {path} has {count} empty or non-finite {'cell' if count == 1 else 'cells'}, the first in row {row} "
-        f"(the header is row 1). {advice}"
+        f"The column {column.name!r} of {path} has {count} empty or non-finite {'cell' if count == 1 else 'cells'}, the first in {row}. "
+        f"{advice}"
     )
 
 

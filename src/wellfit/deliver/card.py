@@ -76,7 +76,8 @@ def _pixels(predictor: Predictor) -> dict[str, Any]:
     standardize: Any = predictor.model.standardize
     channels, height, width = predictor.record["input"]
     return {
-        "order": "channel, height, width", "colours": "grey" if channels == 1 else "red, green, blue", "range": [0, 255],
+        "order": "channel, height, width", "colours": "grey" if channels == 1 else "red, green, blue",
+        "range": [0, predictor.record.get("brightest", 255)],
         "height": height, "width": width, "resize": "to cover the size, bilinear; what is over is cut off at both ends",
         "normalisation": "within the network", "mean": standardize.mean.flatten().tolist(),
         "std": standardize.std.flatten().tolist(),

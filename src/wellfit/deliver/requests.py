@@ -18,14 +18,15 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, create_model
 
-from wellfit.data.images import opened
+from wellfit.data.images import FORMATS, opened
 from wellfit.deliver.predict import Predictor, allowed
 from wellfit.errors import DataError
 from wellfit.recipe import nearest
 from wellfit.tasks import KINDS
 
 MOST_INPUTS = 10_000
-MOST_PIXELS = 40_000_000  # of a picture that is sent
+MOST_PIXELS, MOST_TOGETHER = 40_000_000, 100_000_000  # of a picture that is sent, and of all of one request
+MOST_ROWS = 10_000  # of an image that is sent as numbers
 SHOWN = 60  # characters of what was sent that an error repeats
 PNG = (  # one grey pixel
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
@@ -61,7 +62,7 @@ def bounded(content: bytes) -> bytes:
         opened(io.BytesIO(content))  # which says what to install
         raise
     try:
-        with Image.open(io.BytesIO(content)) as file:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
             width, height = file.size
     except Exception:  # Pillow raises many kinds over damaged files
         raise ValueError("is no picture that can be decoded") from None
@@ -70,9 +71,27 @@ def bounded(content: bytes) -> bytes:
     return content
 
 
+def check_together(inputs: Sequence[Any]) -> None:
+    """Raises DataError for pictures that are too much to unpack for one request."""
+    total = sum(_size(one) for one in inputs if isinstance(one, bytes))
+    if total > MOST_TOGETHER:
+        raise DataError(
+            f"The pictures have {total:,} pixels together; the most of one request are {MOST_TOGETHER:,}. Send fewer at once."
+        )
+
+
+def _size(content: bytes) -> int:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+        return int(file.size[0] * file.size[1])
+
+
 def _picture_or_pixels(value: Any) -> Any:
     if isinstance(value, str):
         return _picture(value)
+    if isinstance(value, list) and len(value) > MOST_ROWS:
+        raise ValueError(f"has {len(value):,} rows; the most are {MOST_ROWS:,}")
     try:
         pixels = np.asarray(value)
     except ValueError:
@@ -232,7 +251,7 @@ def example(predictor: Predictor) -> Any:
 def request(predictor: Predictor) -> type[BaseModel]:
     """{"inputs": [...], "choices": {...}} as the run takes them; `choices` only where its task has some."""
     item = _item(predictor)
-    inputs: Any = (Annotated[list[item], Field(min_length=1, max_length=MOST_INPUTS)], ...)  # type: ignore[valid-type]
+    inputs: Any = (Annotated[list[item], Field(min_length=1, max_length=MOST_INPUTS, fail_fast=True)], ...)  # type: ignore[valid-type]
     predict = KINDS[predictor.task].predict
     assert predict is not None
     defaults = inspect.signature(predict).parameters

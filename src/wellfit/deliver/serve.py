@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -172,7 +173,7 @@ def application(run: Run | str | Path, *, token: str | None = None, limits: Limi
         shown = body if len(body) <= 2000 else '{"inputs": [...]}'
         return (
             f"A run of the task {predictor.task}. What it takes is told by /openapi.json; for example\n\n"
-            f"  curl -H 'Content-Type: application/json' -d '{shown}' .../predict\n"
+            f"  curl -H 'Content-Type: application/json' -d {shlex.quote(shown)} .../predict\n"
         )
 
     @app.exception_handler(RequestValidationError)
@@ -224,6 +225,7 @@ class Service:
         self.predictor, self.limits, self.measures = predictor, limits, Measures()
         self._batcher: Batcher | None = None
         self._decoders: ThreadPoolExecutor | None = None
+        self._decoding, self._ending = 0, False  # pictures that are unpacked, or wait for it
 
     def begin(self) -> None:
         self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
@@ -234,13 +236,14 @@ class Service:
 
     def end(self) -> None:
         """Answers what waits, and lets go."""
+        self._ending = True
         if self._batcher is not None and self._decoders is not None:
+            self._decoders.shutdown(wait=False, cancel_futures=True)  # whoever still waited for these has left
             self._batcher.close()
-            self._decoders.shutdown()
 
     @property
     def waiting(self) -> int:
-        return 0 if self._batcher is None else self._batcher.waiting
+        return self._decoding + (0 if self._batcher is None else self._batcher.waiting)
 
     @property
     def together(self) -> Mapping[int, int]:
@@ -257,10 +260,32 @@ class Service:
         assert self._batcher is not None
         remarks: dict[str, int] = {}
         if self.predictor.task == "image-classification" and any(isinstance(one, bytes) for one in inputs):
-            shape = tuple(self.predictor.record["input"])  # decoded beside the network's thread, several at once
-            inputs = await self.in_thread(lambda: [image_classification.decoded(one, shape, remarks) for one in inputs])
+            record = self.predictor.record  # decoded beside the network's thread, several at once
+            inputs = await self.in_thread(
+                lambda: [image_classification.decoded(one, record, remarks) for one in inputs]
+            )
         answers, more = await self._batcher.ask(inputs, choices)
         return answers, [*(f"{count} pictures {remark}." for remark, count in remarks.items()), *more]
+
+    async def _unpacked(self, inputs: Sequence[Any], remarks: dict[str, int]) -> list[Any]:
+        """Pictures as pixels, beside the network's thread, several requests at once."""
+        requests.check_together(inputs)
+        if self._decoding and self._decoding + len(inputs) > self.limits.room:
+            raise Overloaded
+
+        def unpack() -> list[Any]:
+            found = []
+            for one in inputs:
+                if self._ending:
+                    raise Overloaded
+                found.append(image_classification.decoded(one, self.predictor.record, remarks))
+            return found
+
+        self._decoding += len(inputs)
+        try:
+            return list(await self.in_thread(unpack))
+        finally:
+            self._decoding -= len(inputs)
 
 
 # ---- before and behind all that

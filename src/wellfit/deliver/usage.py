@@ -195,6 +195,8 @@ def _asked(told: Mapping[str, Any]) -> tuple[set[str], str]:
     """Imports, and what makes an input and reads the answer."""
     if "pixels" in told:
         body = PICTURE.format(colours=GREY if told["pixels"]["colours"] == "grey" else COLOUR)
+        if told["pixels"]["range"][1] != 255:
+            body += 'image = np.rint(image * (pixels["range"][1] / 255)).astype(np.uint8)  # white is the brightest of the training set\n'
         return {"from PIL import Image, ImageOps"}, body + CLASS.format(given="image[None]")
     if "history" in told:
         quantiles = "future = np.moveaxis(future, -1, 0)  # from the lowest quantile to the highest\n"

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from wellfit.report.paired import Paired, finite
 from wellfit.report.words import amount, count
+from wellfit.run import EVENTS
 
 APART = 3  # scores of each that are all apart: by chance 1 / 20 to one side
 SIGNS = 5  # differences of one sign: by chance 1 / 32 to one side
@@ -222,7 +223,7 @@ class Comparison(Paired):
                 str(kept["name"]), str(kept["metric"]), str(kept["better"]), str(kept["split"]), int(kept["scored"]),
                 tuple(map(int, kept["seeds"])), arms, str(place), int(kept["missing"]), tuple(map(str, kept.get("notes", ()))),
             )  # fmt: skip
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, OSError, OverflowError, RuntimeError, TypeError) as error:
             raise ValueError(f"no comparison: {type(error).__name__}: {error}") from None
         if not arms:
             raise ValueError("no comparison: nothing is compared")
@@ -230,10 +231,16 @@ class Comparison(Paired):
 
 
 def _arm(kept: Mapping[str, Any], place: Path) -> Arm:
-    folders = {int(seed): place / Path(folder).name for seed, folder in kept["folders"].items()}
+    named = {int(seed): place / Path(folder).name for seed, folder in kept["folders"].items()}
+    folders = {seed: str(folder) for seed, folder in named.items() if _is_run_in(folder, place)}
     return Arm(
         str(kept["name"]), str(kept["about"]), {int(seed): float(score) for seed, score in kept["scores"].items()},
         {int(seed): str(folder) for seed, folder in kept["failed"].items()},
-        {seed: str(folder) for seed, folder in folders.items() if folder.is_dir()},
-        None if kept["seconds"] is None else float(kept["seconds"]), int(kept["steps"]),
+        folders, None if kept["seconds"] is None else float(kept["seconds"]), int(kept["steps"]),
     )  # fmt: skip
+
+
+def _is_run_in(folder: Path, place: Path) -> bool:
+    """Whether there is a run whose journal lies in that place, and is not led to from there."""
+    inside = (folder / EVENTS).resolve().is_relative_to(place.resolve()) and folder.resolve() != place.resolve()
+    return inside and (folder / EVENTS).is_file()

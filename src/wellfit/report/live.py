@@ -13,7 +13,6 @@ nothing is written. Whoever comes from another machine has to know a token.
 """
 
 import base64
-import contextlib
 import hashlib
 import hmac
 import json
@@ -25,6 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from wellfit import untrusted
 from wellfit.errors import RunError, WellfitError
 from wellfit.events import Event
 from wellfit.glance import Glance, glance
@@ -77,6 +77,7 @@ def application(root: str | Path = "runs", *, token: str | None = None) -> Any:
     from fastapi import Response
 
     shelf = Shelf(Path(root))
+    threading.Thread(target=shelf.warm, name="first look", daemon=True).start()
     app = fastapi.FastAPI(title="wellfit ui", docs_url=None, redoc_url=None, openapi_url=None)
 
     def tagged(request: Any, content: bytes, kind: str = "application/json") -> Any:
@@ -177,50 +178,65 @@ class Shelf:
                     self._glances[name] = kept or (None, _row(Glance(run.folder, "…")))
             return [row for _, row in self._glances.values()], whole
 
+    def warm(self) -> None:
+        """Looks at every run, and makes ready what draws, before anybody asks."""
+        while not self.all()[1]:
+            time.sleep(0.01)  # whoever asks meanwhile comes first
+        charts.vega()
+
     def told(self, name: str) -> bytes:
         """Curves and findings of a run, as JSON. Raises RunError where there is none."""
-        with self._lock:
-            return self._followed(name).told()
+        followed = self._followed(name)
+        with followed.lock:  # one that takes long is waited for by those alone who ask for it
+            return followed.told()
 
     def report(self, name: str) -> str:
         """A run's report, made from what it holds. Raises RunError where there is none."""
-        with self._lock:
-            return page(self._followed(name), live=True)
+        followed = self._followed(name)
+        with followed.lock:
+            return page(followed, live=True)
 
     def _followed(self, name: str) -> "Followed":
         folder = self.root / name
-        if Path(name).name != name or name.startswith(".") or not (folder / RECIPE).is_file():
-            self._open.pop(name, None)
-            raise RunError(f"There is no run {name} in {self.root} any more.")
-        if not _within(folder, self.root):
-            raise RunError(f"{name} holds a file that leads out of {self.root}, which is not followed.")
-        followed = self._open.pop(name, None) or Followed(folder)
-        self._open[name] = followed  # the latest asked for is the last one to be let go
-        while len(self._open) > KEPT:
-            self._open.pop(next(iter(self._open)))
-        return followed
+        with self._lock:
+            if Path(name).name != name or name.startswith(".") or not _is_run(folder):
+                self._open.pop(name, None)
+                raise RunError(f"There is no run {name} in {self.root} any more.")
+            if not _within(folder, self.root):
+                raise RunError(f"{name} holds a file that leads out of {self.root}, which is not followed.")
+            followed = self._open.pop(name, None) or Followed(folder)
+            self._open[name] = followed  # the latest asked for is the last one to be let go
+            while len(self._open) > KEPT:
+                self._open.pop(next(iter(self._open)))
+            return followed
 
 
 class Followed(Run):
-    """A run whose journal is read as it grows: only what is new."""
+    """A run whose journal is read as it grows: only what is new. `lock` is held by whoever asks it."""
 
     def __init__(self, folder: Path):
         super().__init__(folder)
+        self.lock = threading.Lock()
         self._heard, self._at, self._left, self._file = Heard(), 0, b"", (0, 0)
         self._recipe: tuple[Any, Recipe] | None = None
         self._told: tuple[Any, bytes] | None = None
 
     def events(self) -> list[Event]:
         path = self.folder / EVENTS
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            size, sign = file.seek(0, 2), _file(path)
-            if sign != self._file or size < self._at:  # another file: from its beginning
-                self._heard, self._at, self._left, self._file = Heard(), 0, b"", sign
-            file.seek(self._at)
-            lines = (self._left + file.read(size - self._at)).split(b"\n")
-            self._at, self._left = size, lines.pop()
-            for line in lines:
-                self._heard.add(line.decode("utf-8", "replace"))
+        try:
+            with untrusted.opened(path) as file:
+                size, sign = file.seek(0, 2), _file(path)
+                if sign != self._file or size < self._at:  # another file: from its beginning
+                    self._heard, self._at, self._left, self._file = Heard(), 0, b"", sign
+                file.seek(self._at)
+                lines = (self._left + file.read(size - self._at)).split(b"\n")
+                self._at, self._left = size, lines.pop()
+                for line in lines:
+                    self._heard.add(line.decode("utf-8", "replace"))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}.") from None
         return self._heard.events()
 
     @property
@@ -247,7 +263,7 @@ class Followed(Run):
 
 def _is_trained(folder: Path) -> bool:
     try:
-        with (folder / EVENTS).open("rb") as journal:
+        with untrusted.opened(folder / EVENTS) as journal:
             return is_held(journal)
     except OSError:
         return False
@@ -266,12 +282,22 @@ def _row(seen: Glance) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _is_run(folder: Path) -> bool:
+    try:
+        return (folder / RECIPE).is_file()
+    except (OSError, ValueError):  # a name that is too long
+        return False
+
+
 def _within(folder: Path, root: Path) -> bool:
     """Whether nothing that is read of a run leads elsewhere."""
-    top = root.resolve()
-    return folder.resolve().is_relative_to(top) and all(
-        not (folder / part).is_symlink() or (folder / part).resolve().is_relative_to(folder.resolve()) for part in PARTS
-    )
+    try:
+        home = folder.resolve()
+        return home.is_relative_to(root.resolve()) and all(
+            not (folder / part).is_symlink() or (folder / part).resolve().is_relative_to(home) for part in PARTS
+        )
+    except (OSError, RuntimeError):  # links that lead in a circle
+        return False
 
 
 def _sign(folder: Path, parts: tuple[str, ...]) -> Any:
@@ -287,7 +313,7 @@ def _file(path: Path, size: bool = False) -> Any:
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _knows(request: Any, token: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from wellfit.report import curves, words
 
+CLASSES, POINTS = 40, 2000  # more cells than that are no table, and more dots a blot
 PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 
 
@@ -48,7 +49,14 @@ def told(review: Mapping[str, Any]) -> Mistakes | None:
     """None where there is nothing to show."""
     try:
         return _told(review)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):  # a file that was cut, or changed by hand
+    except (
+        KeyError,
+        OverflowError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+    ):  # a file that was cut, or changed by hand
         return None
 
 
@@ -57,11 +65,13 @@ def _told(review: Mapping[str, Any]) -> Mistakes:
     of = f"Of {words.count(int(review['samples']), f'{split} sample')}, looked at once after training."
     worst = [_sample(one) for one in review["worst"]]
     if review["kind"] == "numbers":
-        points = [(float(t), float(o)) for t, o in review["points"]]
+        points = [(float(t), float(o)) for t, o in review["points"][:POINTS]]
         return Mistakes(of, "", [], [], "", [], curves.scatter(points, 360, 300, "targets"), worst)
     pairs = [f"{a} for {b} ({words.count(int(n), 'time')})" for a, b, n in review["mistaken"][:3]]
     headline = f"Most often taken for another: {', '.join(pairs)}." if pairs else "Every one of them was told right."
-    names = [str(name) for name in review["classes"]]
+    names, confusion = _worst([str(name) for name in review["classes"]], review.get("confusion"))
+    if len(names) < len(review["classes"]):
+        headline += f" Of {len(review['classes']):,} classes the table has the {len(names)} that are mistaken most."
     bins = [
         (words.percent(float(sure)), words.percent(float(right)), int(samples), float(right))
         for sure, right, samples in review["calibration"]
@@ -70,7 +80,18 @@ def _told(review: Mapping[str, Any]) -> Mistakes:
         f"How sure it says it is differs from how often it is right by {words.percent(float(review['calibration_error']))} on "
         "average (expected calibration error)."
     )
-    return Mistakes(of, headline, names, _rows(names, review.get("confusion")), calibration, bins, "", worst)
+    return Mistakes(of, headline, names, _rows(names, confusion), calibration, bins, "", worst)
+
+
+def _worst(names: list[str], confusion: Any) -> tuple[list[str], Any]:
+    """Of many classes those that are taken for others most, in their order."""
+    if not confusion or len(names) <= CLASSES:
+        return names, confusion
+    wrong = [sum(map(int, row)) - int(row[i]) for i, row in enumerate(confusion)]
+    into = [sum(int(row[i]) for row in confusion) - int(confusion[i][i]) for i in range(len(names))]
+    ranked = sorted(range(len(names)), key=lambda i: -(wrong[i] + into[i]))
+    shown = sorted(ranked[:CLASSES])
+    return [names[i] for i in shown], [[confusion[i][j] for j in shown] for i in shown]
 
 
 def _rows(names: Sequence[str], confusion: Any) -> list[tuple[str, list[Cell]]]:

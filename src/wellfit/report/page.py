@@ -319,9 +319,9 @@ def _rows(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             rows += _rows(value, f"{prefix}{name}: ")
-        elif name.endswith("_bytes") and isinstance(value, int | float):
+        elif name.endswith("_bytes") and isinstance(value, int | float) and 0 <= value < 1e24:
             rows.append((prefix + name.removesuffix("_bytes"), _bytes(value)))
-        elif name == "started" and isinstance(value, int | float):
+        elif name == "started" and isinstance(value, int | float) and 0 <= value < 1e11:
             rows.append((prefix + name, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(value))))
         elif isinstance(value, list):
             rows += [(prefix + name, ", ".join(map(_value, value)))] if value else []

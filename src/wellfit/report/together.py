@@ -7,12 +7,12 @@ else. A file that is no comparison is as none.
     PosixPath('runs/compare-digits/report.html')
 """
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from wellfit import untrusted
 from wellfit.errors import RunError
 from wellfit.recipe import Change
 from wellfit.report import charts, layout
@@ -24,6 +24,7 @@ from wellfit.run import Run
 
 COMPARISON, TREATMENT, CURE, PAGE = "comparison.json", "cure", "cure.json", "report.html"
 LOOKS = 8  # colours of the style sheet
+MOST, ARMS = 1 << 22, 50  # bytes of such a file, and ways that can be told apart; no comparison of ours has as many
 
 
 class Treatment(NamedTuple):
@@ -56,7 +57,7 @@ def treatment(run: Run) -> Treatment | None:
         return Treatment(
             str(kept["reason"]), plain(metric), tried, changes, says, table, drawn, layout.drawn(drawn, "together", whole=False)
         )  # fmt: skip
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (AttributeError, IndexError, KeyError, OSError, OverflowError, RuntimeError, TypeError, ValueError):
         return None
 
 
@@ -99,7 +100,7 @@ def figures(comparison: Comparison) -> list[Figure]:
     several = max((len(arm.folders) for arm in comparison.arms), default=0) > 1
     losses: list[Line] = []
     scores: list[Line] = []
-    for i, arm in enumerate(comparison.arms):
+    for i, arm in enumerate(comparison.arms[:ARMS]):
         trained, held = curves(arm, comparison)
         look = f"c{i % LOOKS + 1}" if i else "main"
         for lines, told in ((losses, band(trained, width(trained))), (scores, band(held))):
@@ -152,8 +153,8 @@ def _tried(one: Mapping[str, Any], metric: str) -> tuple[str, str, str, str, boo
 def _read(path: Path) -> dict[str, Any]:
     """A file of plain data; empty where it cannot be read."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        kept = untrusted.plain(path, MOST)
+    except (OSError, ValueError):
         return {}
     return kept if isinstance(kept, dict) else {}
 

@@ -31,6 +31,7 @@ from wellfit.tasks.metrics import Classification
 from wellfit.tasks.task import Built, Supervised
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels in 0 to 1
+DARK = 32  # what no pixel of a set of pictures stays below; the digits have 16 greys
 AT_ONCE = 256  # images that are predicted together
 
 
@@ -47,7 +48,10 @@ def build(recipe: Recipe, loaded: Loaded) -> Built:
     own = None if _is_pretrained(recipe) else Standardize.of(images)
     model = _assembled(recipe, network, own, images.shape[1])
     criterion = losses.build(recipe.loss, classes, torch.bincount(loaded.train.targets, minlength=classes))
-    return Built(Supervised(criterion, Classification()), model, {"input": list(images.shape[1:])})
+    record: dict[str, Any] = {"input": list(images.shape[1:])}
+    if (brightest := int(images.max())) < DARK:  # its pixels are not those of pictures' files, which go to 255
+        record["brightest"] = brightest
+    return Built(Supervised(criterion, Classification()), model, record)
 
 
 def network(recipe: Recipe, record: Mapping[str, Any]) -> nn.Module:
@@ -105,14 +109,13 @@ def predict(
     colours as those of a folder are; arrays must have its size. Warns of files that are no pictures and of what decoding
     lost, with counts. Raises DataError for a picture that is not there or cannot be decoded, naming it.
     """
-    shape = tuple(record["input"])
     sources = [one for thing in inputs for one in _found(thing)]
     model.eval()
     told: list[dict[str, Any]] = []
     remarks: dict[str, int] = {}
     for start in range(0, len(sources), AT_ONCE):
         part = sources[start : start + AT_ONCE]
-        batch = torch.stack([decoded(source, shape, remarks) for source in part])
+        batch = torch.stack([decoded(source, record, remarks) for source in part])
         shares, places = model(batch).softmax(-1).sort(dim=-1, descending=True, stable=True)
         found = zip(
             part, shares[:, :top].tolist(), places[:, :top].tolist(), strict=True
@@ -149,13 +152,18 @@ def _found(thing: Any) -> list[Any]:
     return [*found]
 
 
-def decoded(source: Any, shape: tuple[int, ...], remarks: dict[str, int]) -> Tensor:
-    """uint8 [C, H, W] of an input; what was lost on the way is counted in `remarks`. Raises DataError for what is no picture."""
+def decoded(source: Any, record: Mapping[str, Any], remarks: dict[str, int]) -> Tensor:
+    """uint8 [C, H, W] of an input; what was lost on the way is counted in `remarks`. Raises DataError for what is no picture.
+
+    The white of a picture's file becomes the brightest pixel of the training set.
+    """
+    shape = tuple(record["input"])
     if isinstance(source, Path | bytes):
         pixels, remark = pictures.picture(io.BytesIO(source) if isinstance(source, bytes) else source, shape)
         if remark:
             remarks[remark] = remarks.get(remark, 0) + 1
-        return torch.from_numpy(np.array(pixels))  # a copy: Pillow's are read-only
+        scale = record.get("brightest", 255) / 255
+        return torch.from_numpy(np.rint(pixels * scale).astype(np.uint8))  # a copy: Pillow's are read-only
     if isinstance(source, Tensor) and source.dtype == torch.uint8 and tuple(source.shape) == shape:
         return source.cpu()
     array = np.asarray(source.detach().cpu() if isinstance(source, Tensor) else source)

@@ -148,7 +148,7 @@ def _frames(inputs: Sequence[Any], record: Mapping[str, Any], notes: list[str]) 
     for thing in inputs:
         if isinstance(thing, str | Path):
             path = Path(thing).expanduser()
-            if not path.exists():
+            if not _is_there(path):
                 raise DataError(f"There is no table at {path}. Name a .csv, .tsv or .parquet file.")
             found.append((tables.read(path, notes), path))
         elif isinstance(thing, Mapping):
@@ -160,7 +160,7 @@ def _frames(inputs: Sequence[Any], record: Mapping[str, Any], notes: list[str]) 
             raise DataError(
                 "Rows and paths of tables were given together. Give one or the other, so that the order is clear."
             )
-        found.append((pd.DataFrame(rows), Path("the rows given")))
+        found.append((pd.DataFrame(rows), tables.GIVEN))
     if not found:
         raise DataError("No row was given. Give rows, column -> value, or the path of a table.")
     return found
@@ -174,6 +174,13 @@ def _as_row(thing: Any, names: Sequence[str], record: Mapping[str, Any]) -> dict
             f"{', '.join([*names, *record['columns'].get('categories', {})][:12])}."
         )
     return dict(zip(names, array.tolist(), strict=True))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long for one
+        return False
 
 
 def _encoded(frame: Any, where: Path, record: Mapping[str, Any], notes: list[str]) -> Tensor:

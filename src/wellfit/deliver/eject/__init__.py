@@ -35,6 +35,16 @@ from wellfit.run import CHECKPOINTS, Run
 from wellfit.train.setup import Job, from_recipe
 from wellfit.train.switches import torch_settings
 
+SHADOWED = (
+    "torch",
+    "numpy",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "wellfit",
+    "tokenizers",
+    "transformers",
+)  # beside the standard library
 IDLE = (  # what changes no weight, or says where the run takes place
     "name", "checkpoints.", "training.doctor", "training.log_every", "hardware.rank_timeout", "hardware.activation_checkpointing",
 )  # fmt: skip
@@ -118,6 +128,8 @@ def eject(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     usual = re.sub(r"[^\w.-]+", "-", run.recipe.name) or run.folder.name
+    if usual in sys.stdlib_module_names or usual in SHADOWED:  # a script of that name would be imported in its place
+        usual += "-run"
     script_file = Path(path if path is not None else f"{usual}.py").expanduser()
     data_file = script_file.with_suffix(".npz")
     if script_file.suffix != ".py":
@@ -127,11 +139,11 @@ def eject(
         job = from_recipe(run.recipe)
         _refuse_job(run, job)
         environment = run.environment
-        threads = environment.get("threads")
+        threads, packages = environment.get("threads"), environment.get("packages")
         source = Source(
             run.folder.name,
-            str(environment.get("packages", {}).get("torch", torch.__version__)),
-            threads if isinstance(threads, int) else torch.get_num_threads(),
+            str(packages.get("torch", torch.__version__)) if isinstance(packages, dict) else torch.__version__,
+            threads if type(threads) is int and threads > 0 else torch.get_num_threads(),
             script_file.name,
         )
         text, data = script(job, source), arrays(job)
