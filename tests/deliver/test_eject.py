@@ -4,6 +4,7 @@ import ast
 import contextlib
 import functools
 import io
+import json
 import re
 import runpy
 import shutil
@@ -304,6 +305,16 @@ def test_names_from_a_run_folder_are_only_names(tmp_path, wine) -> None:
     tree = ast.parse(done.script.read_text())
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
     assert "SystemExit" in ast.get_docstring(tree), "it is there, as a word"
+
+
+@pytest.mark.parametrize("name", ["torch", "random"])
+def test_no_script_stands_in_the_way_of_a_module(tmp_path, wine, monkeypatch, name: str) -> None:
+    folder = Path(shutil.copytree(wine.folder, tmp_path / "run"))
+    (folder / "recipe.yaml").write_text(wine.recipe.override({"name": name}).dump())
+    environment = json.loads((folder / "environment.json").read_text()) | {"packages": None, "threads": -5}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    monkeypatch.chdir(tmp_path)
+    assert wellfit.eject(folder).script.name == f"{name}-run.py"
 
 
 def test_data_that_has_changed(tmp_path, films) -> None:

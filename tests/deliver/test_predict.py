@@ -100,7 +100,7 @@ def pictures(folder):
     Image = pytest.importorskip("PIL.Image")
     folder.mkdir()
     for i in range(3):
-        Image.fromarray(np.full((20, 30, 3), 5 * i, np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(np.full((20, 30, 3), 80 * i, np.uint8)).save(folder / f"{i}.png")
     (folder / "notes.txt").write_text("x")
     return folder
 
@@ -110,7 +110,7 @@ def test_pictures_and_folders(runs, tmp_path) -> None:
     with pytest.warns(UserWarning, match=r"1 files below .* are not pictures"):
         told = wellfit.predict(runs["digits"], folder)
     assert [one["input"] for one in told] == [str(folder / f"{i}.png") for i in range(3)]
-    expected = wellfit.predict(runs["digits"], np.full((8, 8), 10, np.uint8))[0]
+    expected = wellfit.predict(runs["digits"], np.full((8, 8), 10, np.uint8))[0]  # 160 of 255 is 10 of 16
     assert told[2] == {"input": str(folder / "2.png"), **expected}
 
 
@@ -205,6 +205,34 @@ def test_the_command_prints_a_line_for_each(runs, tmp_path, command) -> None:
     (line,) = out.splitlines()
     assert len(json.loads(line)["likeliest"]) == 2
     assert err == ""
+
+
+def test_a_white_picture_is_as_bright_as_the_training_sets(tmp_path) -> None:
+    datasets, Image = pytest.importorskip("sklearn.datasets"), pytest.importorskip("PIL.Image")
+    short = {"training.epochs": 2, "training.doctor": False, "model": {"kind": "convnet", "channels": (8,)}}
+    run = api.fit_recipe("digits", set=short, root=tmp_path, quiet=True, yardsticks=False)
+    images = datasets.load_digits().images[:20]
+    for i, image in enumerate(images):
+        Image.fromarray((image * 255 / 16).round().astype("uint8")).save(tmp_path / f"{i}.png")
+    files = wellfit.predict(run, [tmp_path / f"{i}.png" for i in range(20)])
+    arrays = wellfit.predict(run, [image.astype("uint8") for image in images])
+    assert [one["class"] for one in files] == [one["class"] for one in arrays]
+    assert [one["confidence"] for one in files] == [one["confidence"] for one in arrays]
+
+
+def test_rows_that_cannot_be_read_are_told(runs, command) -> None:
+    for lines, says in (
+        ("a,b,a\n1,2,3\n", "'a' more than once"), ("a,b\n" + "1" * 200_000 + ",2\n", "cannot be read as CSV"),
+        ('{"a": ' + "[" * 100_000, "no JSON"),
+    ):  # fmt: skip
+        status, _, err = command("predict", runs["wine"].folder, "-", lines=lines)
+        assert (status, says in err) == (2, True), err
+    status, _, err = command("predict", runs["wine"].folder, "a" * 5000 + ".csv")
+    assert (status, "There is no" in err) == (2, True), err
+    status, _, err = command("predict", runs["wine"].folder, "x.csv", "--out", "b" * 300 + ".csv")
+    assert (status, "cannot be written" in err) == (2, True), err
+    status, _, err = command("predict", runs["wine"].folder, "x.csv", "--set", "top=" + "[" * 5000)
+    assert (status, "Traceback" in err) == (2, False), err
 
 
 def test_texts_come_as_arguments_or_lines(tmp_path, command) -> None:

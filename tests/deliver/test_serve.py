@@ -132,6 +132,8 @@ def test_rows_have_the_columns_of_the_training() -> None:
     assert len(strange.json()["remarks"]) == 1
     (whole,) = asked(application(run("numbers")), post({"inputs": [{"n": 3}]}))
     assert (whole.status_code, whole.json()["error"]) == (422, "`inputs[0].town` is missing.")
+    (large,) = asked(app, post({"inputs": [row, row | {"n": 1e40}]}))
+    assert (large.status_code, "1e+40 in row 2, which" in large.json()["error"]) == (422, True)
     schema = app.openapi()["components"]["schemas"]["Row"]
     assert set(schema["properties"]) == {"n", "town"}
     assert "a, b, c" in schema["properties"]["town"]["description"]
@@ -154,7 +156,7 @@ def test_no_input_is_a_place_on_the_server(tmp_path) -> None:
 def picture(size=(9, 9)) -> bytes:
     Image = pytest.importorskip("PIL.Image")
     content = io.BytesIO()
-    Image.new("L", size, 7).save(content, "PNG")
+    Image.new("L", size, 112).save(content, "PNG")  # 7 of the 16 greys of the training set
     return content.getvalue()
 
 
@@ -181,6 +183,57 @@ def test_pictures_come_as_base64_or_files() -> None:
     assert wellfit.predict(run("digits"), content) == plain.json()["predictions"]
     with pytest.raises(DataError, match="Give the bytes of a PNG"):
         wellfit.predict(run("digits"), b"none")
+
+
+def test_pictures_are_bounded_together_and_by_kind(monkeypatch) -> None:
+    Image = pytest.importorskip("PIL.Image")
+    large = base64.b64encode(picture((6000, 6000))).decode()
+    other = io.BytesIO()
+    Image.new("L", (9, 9)).save(other, "PCX")
+    began = time.monotonic()
+    together, kind, rows, fast = asked(
+        application(run("digits")), post({"inputs": [large] * 3}), post({"inputs": [base64.b64encode(other.getvalue()).decode()]}),
+        post({"inputs": [[[0]] * 10_001]}), post(b'{"inputs": [' + b"[]," * 1_000_000 + b"[]]}"),
+    )  # fmt: skip
+    assert (together.status_code, "108,000,000 pixels together" in together.json()["error"]) == (422, True)
+    assert (kind.status_code, "no picture that can be decoded" in kind.json()["error"]) == (422, True)
+    assert (rows.status_code, "10,001 rows" in rows.json()["error"]) == (422, True)
+    assert fast.status_code == 422
+    assert time.monotonic() - began < 20
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: 1 / 0)  # as decoders of damaged files may
+    (damaged,) = asked(application(run("digits")), post({"inputs": [base64.b64encode(picture()).decode()]}))
+    assert (damaged.status_code, "cannot be decoded" in damaged.json()["error"]) == (422, True)
+
+
+def test_at_its_end_no_picture_is_waited_for(monkeypatch) -> None:
+    from wellfit.deliver import serve as serving
+
+    service = serving.Service(Predictor.of(run("digits")), Limits(room=3))
+    decoding, go_on = threading.Event(), threading.Event()
+
+    def slow(*_):
+        decoding.set()
+        go_on.wait(10)
+        return np.zeros((1, 8, 8), np.uint8)
+
+    monkeypatch.setattr("wellfit.tasks.image_classification.decoded", slow)
+
+    async def ask():
+        service.begin()
+        first = asyncio.create_task(service.ask([picture()] * 2, {}))
+        await asyncio.to_thread(decoding.wait, 10)
+        assert service.waiting == 2
+        with pytest.raises(Overloaded):
+            await service.ask([picture()] * 2, {})
+        began = time.monotonic()
+        await asyncio.to_thread(service.end)
+        ended = time.monotonic() - began
+        go_on.set()
+        with pytest.raises(Overloaded):
+            await first
+        return ended
+
+    assert asyncio.run(ask()) < 5
 
 
 def test_bodies_are_bounded_however_they_come() -> None:

@@ -20,14 +20,13 @@ from wellfit.errors import DataError, MissingExtra
 
 FORMATS = (
     "JPEG",
-    "MPO",
     "PNG",
     "BMP",
     "WEBP",
     "GIF",
     "TIFF",
     "PPM",
-)  # that a picture without a name may have; Pillow's names
+)  # Pillow's names of those that a picture without a name may have
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 DEFAULT_SIZE = 64

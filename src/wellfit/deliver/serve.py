@@ -260,10 +260,7 @@ class Service:
         assert self._batcher is not None
         remarks: dict[str, int] = {}
         if self.predictor.task == "image-classification" and any(isinstance(one, bytes) for one in inputs):
-            record = self.predictor.record  # decoded beside the network's thread, several at once
-            inputs = await self.in_thread(
-                lambda: [image_classification.decoded(one, record, remarks) for one in inputs]
-            )
+            inputs = await self._unpacked(inputs, remarks)
         answers, more = await self._batcher.ask(inputs, choices)
         return answers, [*(f"{count} pictures {remark}." for remark, count in remarks.items()), *more]
 
