@@ -397,7 +397,7 @@ def _compare_memory(job: Job, record: Record) -> None:
     from wellfit.memory import memory_plan_job
 
     try:
-        kept = memory_plan_job(job, run=record.run).as_dict()
+        kept = memory_plan_job(job, run=record.run).of_a_run()
     except Exception as error:  # as above; some networks cannot be followed without numbers
         kept = {"table": [], "says": [f"What a step holds was not predicted. {error}"]}
     record.run.keep_memory(kept)

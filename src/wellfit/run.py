@@ -113,7 +113,12 @@ class Run:
             raise RunError(
                 f"There is no run at {folder}.{nearest(folder.name, beside)} `wellfit runs` lists those that are here."
             )
-        raise RunError(f"{folder} is not a run folder: it holds no {RECIPE}. `wellfit runs` lists those that are here.")
+        inside = (
+            f"`wellfit runs {shlex.quote(str(folder))}` lists those in it."
+            if runs(folder)
+            else "`wellfit runs` lists those that are here."
+        )
+        raise RunError(f"{folder} is not a run folder: it holds no {RECIPE}. {inside}")
 
     # ---- reading
 

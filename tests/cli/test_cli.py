@@ -53,7 +53,7 @@ def test_runs_and_report(trained, inside) -> None:
     (folder / "runs" / "a" / "report.html").unlink()
     assert inside("report", "runs/a", folder=folder)[1].strip() == "runs/a/report.html"
     assert (folder / "runs" / "a" / "report.html").stat().st_size > 5_000
-    assert "No runs" in inside("runs", "elsewhere", folder=folder)[1]
+    assert "There is no folder elsewhere" in inside("runs", "elsewhere", folder=folder)[2]
 
 
 def test_a_runs_recipe_trains_again(trained, inside) -> None:

@@ -84,7 +84,7 @@ def test_sorted_and_filtered(told) -> None:
     assert names("--filter", "accuracy") == ["b-killed", "a-good"]
     assert "None of the 3 runs" in told("runs", "--filter", "zzz")
     assert "it can be age, name" in told("runs", "--sort", "agee", status=2)
-    assert "No runs in elsewhere" in told("runs", "elsewhere")
+    assert "There is no folder elsewhere" in told("runs", "elsewhere", status=2)
 
 
 @pytest.mark.usefixtures("three")
@@ -154,7 +154,7 @@ def test_names_cannot_steer_the_terminal(tmp_path, told, columns: int) -> None:
         text = told(*words, columns=columns)
         assert "x [31my" in text
         assert not STEERS.search(text), repr(text)
-    assert "\x1b" not in told("runs", "runs\x1b[31m")
+    assert "\x1b" not in told("runs", "runs\x1b[31m", status=2)
 
 
 @pytest.mark.usefixtures("three")
@@ -190,3 +190,11 @@ def test_age_is_told_from_the_first_start(tmp_path, told, monkeypatch) -> None:
     monkeypatch.setattr(time, "time", lambda: BEGAN + 7200)
     assert "2 h ago" in told("runs")
     assert "finished, 2 h ago" in told("show", "runs/toy")
+
+
+def test_comparisons_are_named_beside_the_runs(tmp_path, told) -> None:
+    made(tmp_path / "runs")
+    made(tmp_path / "runs" / "compare-x", name="a-seed0")
+    (tmp_path / "runs" / "compare-x" / "comparison.json").write_text("{}")
+    assert "`wellfit runs runs/compare-x` lists its runs" in told("runs")
+    assert "`wellfit runs runs/compare-x` lists those in it" in told("show", "runs/compare-x", status=2)

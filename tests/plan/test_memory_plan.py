@@ -124,7 +124,7 @@ def test_masks_are_taken_to_choose_everything() -> None:
 
     batch = torch.randn(16, 32), torch.randint(0, 10, (16,))
     traced = training(Subject(Blocks(32, 2), masked, batch, optimizer))
-    assert "masks are taken to choose everything" in traced.notes[0]
+    assert "is counted as if all of it were" in traced.notes[0]
 
 
 def test_a_model_without_weights_is_planned_and_made_to_fit() -> None:

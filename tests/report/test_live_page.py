@@ -18,7 +18,7 @@ pytest.importorskip("vl_convert", reason="vl-convert-python is not installed (ex
 from browser import Watched, browser
 from fastapi.testclient import TestClient
 
-from wellfit.errors import RecipeError
+from wellfit.errors import RecipeError, RunError
 from wellfit.events import Ended, Evaluated, Event, Paced, Started, Stepped, encode
 from wellfit.listening import bound
 from wellfit.recipe import Recipe
@@ -250,3 +250,8 @@ def test_by_keys_alone_filtered_sorted_and_laid_over_each_other(chromium: Any, s
     assert not page.locator("#charts").is_visible()
     watched.harmless()
     watched.context.close()
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="There is no folder"):
+        live.look(tmp_path / "none", port=0)

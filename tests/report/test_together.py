@@ -129,7 +129,7 @@ def test_headlines(tmp_path: Path) -> None:
     level = dataclasses.replace(after, scores={0: 0.4, 1: 0.7})
     told = {
         "is better than": before,
-        "Nothing is better": dataclasses.replace(before, arms=(before.arms[0], worse)),
+        "No change is better than": dataclasses.replace(before, arms=(before.arms[0], worse)),
         "No difference": dataclasses.replace(before, arms=(before.arms[0], level)),
         "1 run still": dataclasses.replace(before, missing=1),
     }

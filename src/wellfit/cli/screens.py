@@ -17,12 +17,13 @@ from typing import Any
 import typer
 
 from wellfit.cli.show import wrapped
-from wellfit.errors import RecipeError
+from wellfit.errors import RecipeError, RunError
 from wellfit.events import Ended, Evaluated, Event, Stepped
 from wellfit.glance import BEING_TRAINED, BROKEN, KILLED, NOT_BEGUN, Glance, glance
 from wellfit.recipe import Recipe, nearest
 from wellfit.report import words
 from wellfit.report.sparks import BLOCKS, PLAIN, spark
+from wellfit.report.together import COMPARISON
 from wellfit.run import Run
 from wellfit.run import runs as runs_below
 
@@ -59,6 +60,13 @@ def runs(root: Path, sort: str | None, wanted: str | None) -> None:
     if sort is not None and sort not in SORTS:
         raise RecipeError(f"`--sort` is {sort!r}; it can be {', '.join(SORTS)}.{nearest(sort, SORTS)}")
     found = runs_below(root)
+    for folder in sorted(file.parent for file in root.glob(f"*/{COMPARISON}")):
+        place = shlex.quote(words.clean(str(folder)))
+        typer.echo(
+            f"A comparison: `wellfit runs {place}` lists its runs, `wellfit report {place}` writes its page.", err=True
+        )
+    if not found and not root.is_dir() and root != Path("runs"):
+        raise RunError(f"There is no folder {words.clean(str(root))}. Name the one that the runs are in.")
     if not found:
         typer.echo(f"No runs in {words.clean(str(root))}. `wellfit train` makes one.")
         return

@@ -137,7 +137,8 @@ def training(subject: Subject, mode: FakeTensorMode | None = None) -> Traced:
                 hook.remove()
         if meter.asked:
             notes.append(
-                f"The step reads numbers {'once' if meter.asked == 1 else f'{meter.asked} times'}, and a plan has none: masks are taken to choose everything."
+                f"The step asks {'once' if meter.asked == 1 else f'{meter.asked} times'} for values, which a plan does not have: whatever is chosen by "
+                "them, as by a mask, is counted as if all of it were."
             )
         return Traced(
             meter.peak(),

@@ -181,7 +181,7 @@ class Chart {
       const key = made("i", { class: one.dash ? "key dash" : "key" });
       key.style.color = one.hue ?? colour("--muted");
       return made("span", {}, key, one.label);
-    }));
+    }), ...(this.data.level ? [made("span", {}, `dotted: ${this.data.level[1]}`)] : []));
     const positive = this.points.some(points => points.some(([, y]) => y > 0));
     this.scale.hidden = !positive || this.data.share;
     this.logged = this.log && positive && !this.data.share;
@@ -204,7 +204,7 @@ class Chart {
     const few = this.points.map(points => points.length <= 40);
     const x = { field: "x", type: "quantitative", title: AXES[this.page.axis], scale: { domain: { expr: "[low, high]" }, nice: false, zero: false } };
     const y = { field: "y", type: "quantitative", title: null, scale: { ...(log ? { type: "log" } : { zero: false }), nice: true, domain: { expr: "[bottom, top]" } },
-      axis: this.data.share ? { format: ".1~%" } : { labelExpr: PLAIN } };
+      axis: this.data.share ? { format: ".3~%" } : { labelExpr: PLAIN } };
     const hue = { field: "i", type: "nominal", legend: null, scale: { domain: series.map((_, i) => i), range: looks } };
     const within = { filter: "datum.x >= low && datum.x <= high" };
     const layers = [{ data: { values: this.bands() }, mark: { type: "area", clip: true, opacity: 0.15, aria: false },
@@ -212,8 +212,8 @@ class Chart {
     { data: { values }, mark: { type: "line", clip: true, strokeJoin: "round", aria: false },
       encoding: { x, y, color: hue, strokeWidth: { condition: { test: among(series, one => one.look === "faint"), value: 1 }, value: 1.8 },
         strokeDash: { condition: { test: among(series, one => one.dash), value: [5, 3] }, value: [1, 0] } } }];
-    if (few.some(Boolean)) layers.push({ data: { values: values.filter(one => few[one.i]) }, mark: { type: "circle", clip: true, size: 22, opacity: 1, aria: false }, encoding: { x, y, color: hue } });
-    if (this.data.level) layers.push({ data: { values: [{ y: this.data.level[0] }] }, mark: { type: "rule", strokeDash: [2, 3], stroke: text, aria: false }, encoding: { y } });
+    if (few.some(Boolean)) layers.push({ data: { values: values.filter(one => few[one.i]) }, transform: [within, { filter: "datum.y === null || (datum.y >= bottom && datum.y <= top)" }], mark: { type: "circle", size: 22, opacity: 1, aria: false }, encoding: { x, y, color: hue } });
+    if (this.data.level) layers.push({ data: { values: [{ y: this.data.level[0] }] }, mark: { type: "rule", strokeDash: [2, 3], stroke: text, clip: true, aria: false }, encoding: { y } });
     layers.push({ data: { values: [{}] }, transform: [{ calculate: "at", as: "x" }, { filter: "isValid(at) && at >= low && at <= high" }],
       mark: { type: "rule", stroke: text, aria: false }, encoding: { x } });
     const marks = [
@@ -351,7 +351,7 @@ function heat(root, data) {
   root.replaceChildren(made("div", { class: "controls" }, made("label", { for: "heat-of" }, "Of each layer "), choice), frame);
   const draw = () => {
     const table = data.tables[Number(choice.value)], text = colour("--muted"), rows = table.layers, values = [];
-    const ends = data.steps.map((step, i) => data.steps[i + 1] ?? step + Math.max(1, step - (data.steps[i - 1] ?? 0)));
+    const ends = data.steps.map((step, i) => data.steps[i + 1] ?? Math.max(data.end, step + 1));
     rows.forEach((layer, row) => data.steps.forEach((step, i) => {
       const value = table.values[row][i];
       if (value !== null) values.push({ layer: `${row}`, step, end: ends[i], value, shown: table.log ? Math.log10(Math.max(value, 1e-12)) : value });

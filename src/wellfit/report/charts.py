@@ -100,7 +100,7 @@ def pin(finding: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": str(finding["id"]), "severity": str(finding["severity"]), "step": int(finding.get("onset_step", 0))}
 
 
-def layers(events: Iterable[Event]) -> dict[str, Any] | None:
+def layers(events: Sequence[Event]) -> dict[str, Any] | None:
     """What the probe saw of each layer over time, as tables for `wellfit.heat`; None where it saw nothing twice."""
     seen = [event for event in events if isinstance(event, Vitals) and event.about in ("layer", "activation")]
     steps = sorted({event.step for event in seen})
@@ -113,7 +113,7 @@ def layers(events: Iterable[Event]) -> dict[str, Any] | None:
     ]
     tables.append(_table("spread of activations", [e for e in seen if e.about == "activation"], "std", steps))
     told = [table for table in tables if table["layers"]]
-    return {"steps": steps, "tables": told} if told else None
+    return {"steps": steps, "end": max(event.step for event in events), "tables": told} if told else None
 
 
 def _table(name: str, seen: Sequence[Vitals], value: str, steps: Sequence[int]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ function row(run) {
   const box = made("input", { type: "checkbox", "aria-label": `Show the curves of ${run.name}`, onchange: () => choose(run.name, box.checked) });
   const key = made("i", { class: "key" }), link = made("a", { href: `report/${encodeURIComponent(run.name)}`, target: "_blank", rel: "noopener" }, "report");
   const cells = Object.fromEntries(COLUMNS.slice(1).map(([name]) => [name, made("td", { class: name })]));
-  const node = made("tr", {}, made("td", {}, box), made("th", { scope: "row" }, key, made("label", {}, run.name)), ...Object.values(cells), made("td", {}, link));
+  const node = made("tr", {}, made("td", {}, box), made("th", { scope: "row" }, key, made("label", {}, run.name), " ", link), ...Object.values(cells));
   node.querySelector("label").addEventListener("click", () => box.click());
   return { node, box, key, cells };
 }
@@ -125,6 +125,11 @@ function together() { // one run with everything; of several, one line each
   return { charts: [...charts.values()], clocks: told.map(([, run]) => run.clocks[0]), best: null, findings: [] };
 }
 
+function coded(text) { // what stands between backticks is code
+  const parts = text.split("`");
+  return parts.length % 2 ? parts.map((part, i) => i % 2 ? made("code", {}, part) : part) : [text];
+}
+
 function findings() {
   const cards = state.chosen.flatMap(name => {
     const run = state.known.get(name);
@@ -134,7 +139,7 @@ function findings() {
       made("h3", {}, made("code", {}, one.id), state.chosen.length > 1 ? ` in ${name}` : ""),
       made("p", { class: "when" }, `${one.severity}, from step ${one.step.toLocaleString("en")} `,
         made("button", { type: "button", onclick: () => state.page?.show(one.step) }, "show it on the curves")),
-      made("p", {}, one.says), ...(one.remedy ? [made("p", {}, made("strong", {}, "To do: "), one.remedy)] : [])));
+      made("p", {}, ...coded(one.says)), ...(one.remedy ? [made("p", {}, made("strong", {}, "To do: "), ...coded(one.remedy))] : [])));
   });
   document.getElementById("findings").replaceChildren(...(cards.length ? [made("h2", {}, "What the doctor found"), ...cards] : []));
 }

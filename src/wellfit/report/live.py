@@ -36,6 +36,7 @@ from wellfit.report.together import CURE, TREATMENT
 from wellfit.run import ENVIRONMENT, EVENTS, FINDINGS, MEMORY, RECIPE, REVIEW, TASK, Heard, Run, is_held, runs
 
 PARTS = (RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW, MEMORY, TREATMENT, f"{TREATMENT}/{CURE}")
+USUAL = Path("runs")
 PATIENCE = 0.15  # seconds that looking at runs may take before what is known is told
 OVER = ("finished", "early-stopping", "loss-not-finite", "leads out")
 KEPT = 64  # runs of which the events are kept
@@ -49,7 +50,7 @@ COLUMNS = (("name", "run"), ("state", "state"), ("step", "step"), ("score", "sco
 
 
 def look(
-    root: str | Path = "runs",
+    root: str | Path = USUAL,
     *,
     host: str = "127.0.0.1",
     port: int = 8017,
@@ -58,10 +59,12 @@ def look(
 ) -> None:
     """Answers until SIGTERM or SIGINT. `told` hears where.
 
-    Raises RecipeError for a host or port that cannot be, MissingExtra without the extras `serve` and `charts`.
+    Raises RunError for a folder that is not there, RecipeError for a host or port that cannot be, MissingExtra without the extras `serve` and `charts`.
     """
     check_token(host, token)
     needed("uvicorn", "The live page")
+    if not Path(root).is_dir() and Path(root) != USUAL:  # the usual place may come into being while the page is open
+        raise RunError(f"There is no folder {root}. Name the one that the runs are in.")
     app = application(root, token=token)
     listens = bound(host, port)
     known = f"/?token={urllib.parse.quote(token, safe='')}" if token is not None else ""

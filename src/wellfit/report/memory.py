@@ -83,6 +83,19 @@ class MemoryPlan:
         rows.append((f"with {MARGIN:.0%} for fragmentation and {size(CONTEXT)} of CUDA's own", size(self.needed)))
         return rows
 
+    def of_a_run(self) -> dict[str, Any]:
+        """Plain data for a run's folder and its report: of one that no GPU trained, without what a GPU would need beside the tensors."""
+        rows, said = self.table(), self.says
+        if self.measured is not None and not self.measured.comparable:
+            rows, said = rows[:-1], [self._beside(self.measured), *self.notes]
+        return self.as_dict() | {"table": [list(row) for row in rows], "says": said}
+
+    def _beside(self, measured: Measured) -> str:
+        told = f"Predicted {size(self.peak)}; measured {size(measured.bytes)}, {measured.what}."
+        if measured.comparable and measured.bytes:
+            told += f" The prediction is {abs(self.peak / measured.bytes - 1):.0%} {'above' if self.peak > measured.bytes else 'below'}."
+        return told
+
     @property
     def says(self) -> list[str]:
         """What follows, a sentence or two each."""
@@ -92,10 +105,7 @@ class MemoryPlan:
             verb = "fits" if self.fits else "does not fit"
             said.append(f"It {verb} on the {self.gpu.name}, which has {self.gpu.memory_gb} GB{each}.")
         if self.measured is not None:
-            told = f"Predicted {size(self.peak)}; measured {size(self.measured.bytes)}, {self.measured.what}."
-            if self.measured.comparable and self.measured.bytes:
-                told += f" The prediction is {abs(self.peak / self.measured.bytes - 1):.0%} {'above' if self.peak > self.measured.bytes else 'below'}."
-            said.append(told)
+            said.append(self._beside(self.measured))
         fitting = self.fitting
         if fitting:
             rest = ", ".join(gpu.name for gpu in fitting)
@@ -136,7 +146,7 @@ class MemoryPlan:
             "gpu": self.gpu.name if self.gpu else None, "fits": self.fits, "fits_on": [gpu.name for gpu in self.fitting],
             "ways": [_plain(way) for way in self.ways], "together": [_plain(way) for way in self.together],
             "measured_bytes": self.measured.bytes if self.measured else None, "measured_what": self.measured.what if self.measured else None,
-            "notes": list(self.notes), "table": [list(row) for row in self.table()], "says": self.says,
+            "notes": list(self.notes), "says": self.says,
         }  # fmt: skip
 
     def __str__(self) -> str:

@@ -68,7 +68,9 @@ def _told(review: Mapping[str, Any]) -> Mistakes:
         points = [(float(t), float(o)) for t, o in review["points"][:POINTS]]
         return Mistakes(of, "", [], [], "", [], curves.scatter(points, 360, 300, "targets"), worst)
     pairs = [f"{a} for {b} ({words.count(int(n), 'time')})" for a, b, n in review["mistaken"][:3]]
-    headline = f"Most often taken for another: {', '.join(pairs)}." if pairs else "Every one of them was told right."
+    headline = (
+        f"Most often taken for another: {', '.join(pairs)}." if pairs else "Every one of them was predicted right."
+    )
     names, confusion = _worst([str(name) for name in review["classes"]], review.get("confusion"))
     if len(names) < len(review["classes"]):
         headline += f" Of {len(review['classes']):,} classes the table has the {len(names)} that are mistaken most."
@@ -76,9 +78,11 @@ def _told(review: Mapping[str, Any]) -> Mistakes:
         (words.percent(float(sure)), words.percent(float(right)), int(samples), float(right))
         for sure, right, samples in review["calibration"]
     ]
+    counted = [(float(sure), float(right), int(samples)) for sure, right, samples in review["calibration"]]
+    over = sum((sure - right) * samples for sure, right, samples in counted)
     calibration = (
-        f"How sure it says it is differs from how often it is right by {words.percent(float(review['calibration_error']))} on "
-        "average (expected calibration error)."
+        f"It is {'surer than it is right' if over > 0 else 'right more often than it is sure'}: the two differ by "
+        f"{100 * float(review['calibration_error']):.1f} points on average (expected calibration error)."
     )
     return Mistakes(of, headline, names, _rows(names, confusion), calibration, bins, "", worst)
 
@@ -110,7 +114,7 @@ def _sample(one: Mapping[str, Any]) -> Sample:
     row = one.get("row")
     text = ", ".join(f"{k}: {v:g}" if isinstance(v, float) else f"{k}: {v}" for k, v in row.items()) if row else ""
     return Sample(
-        f"{target}, told as {output}{sure}",
+        f"{target}, predicted as {output}{sure}",
         picture if PICTURE.fullmatch(picture) else "",
         str(one.get("text", "")) or text,
     )

@@ -129,7 +129,9 @@ def results(recipe: Recipe, events: Sequence[Event]) -> Results | None:
             for event in shown
         ]
         rows.append((_heading(name), cells))
-    columns = [f"{event.of}, {words.SPLITS.get(event.split, event.split)}" for event in shown]
+    begun = words.last(events, Started)
+    held = {"valid": begun.valid_samples if begun is not None else 0}
+    columns = [_column(event, event.samples or held.get(event.split, 0)) for event in shown]
     return Results(columns, rows) if rows else None
 
 
@@ -262,6 +264,11 @@ def commands(folder: Path, recipe: Recipe, ended: Ended | None) -> list[tuple[st
 
 
 # ---- inside
+
+
+def _column(event: Evaluated, samples: int) -> str:
+    told = f"{event.of}, {words.SPLITS.get(event.split, event.split)}"
+    return f"{told} ({samples:,})" if samples and event.of == "model" else told
 
 
 def _again(folder: Path) -> str:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wellfit import untrusted
-from wellfit.errors import RunError
+from wellfit.errors import RunError, WellfitError
 from wellfit.recipe import Change
 from wellfit.report import charts, layout
 from wellfit.report.bands import band, curves, width
 from wellfit.report.comparison import Comparison
 from wellfit.report.curves import Figure, Line
-from wellfit.report.words import METRICS, amount, change_told, count, plain
+from wellfit.report.words import METRICS, amount, change_told, count, plain, setting
 from wellfit.run import Run
 
 COMPARISON, TREATMENT, CURE, PAGE = "comparison.json", "cure", "cure.json", "report.html"
@@ -52,7 +52,7 @@ def treatment(run: Run) -> Treatment | None:
         changes = [change_told(Change(*change)) for change in kept["changes"]]
         proof = Comparison.from_dict(kept["comparison"], _inside(place, run.folder)) if kept["comparison"] else None
         drawn = figures(proof) if proof is not None else []
-        says = proof.says if proof is not None else []
+        says = [*map(str, kept.get("told", ())), *(proof.says if proof is not None else [])]
         table = proof.table() if proof is not None else []
         return Treatment(
             str(kept["reason"]), plain(metric), tried, changes, says, table, drawn, layout.drawn(drawn, "together", whole=False)
@@ -90,6 +90,7 @@ def page(comparison: Comparison, live: bool | None = None) -> str:
         table=comparison.table(),
         over=count(len(comparison.seeds), "seed"),
         drawn=layout.drawn(drawn, whole=False),
+        common=_common(comparison),
         commands=_commands(comparison),
         again=f"wellfit report {shlex.quote(comparison.folder)}",
     )
@@ -128,8 +129,24 @@ def _headline(comparison: Comparison) -> str:
         best = max(better, key=lambda one: (one[1].rescued, sum(one[1].gains) / max(1, len(one[1].gains))))[0]
         return f"{best.about} is better than {comparison.arms[0].about}"
     if verdicts and all(found.says == "worse" for _, found in verdicts):
-        return f"Nothing is better than {comparison.arms[0].about}"
+        return f"No change is better than {comparison.arms[0].about} as it is"
     return "No difference that these seeds can show" if comparison.arms[1:] else comparison.name
+
+
+def _common(comparison: Comparison) -> list[tuple[str, str]]:
+    """What was chosen for all of them, by a person or a preset: of the first way's first run, without what the others change."""
+    try:
+        recipes = [Run(Path(folder)).recipe for arm in comparison.arms[:ARMS] for folder in [*arm.folders.values()][:1]]
+    except WellfitError:
+        return []
+    if not recipes:
+        return []
+    differ = {change.path for other in recipes[1:] for change in recipes[0].diff(other)} | {"name", "training.seed"}
+    flat = recipes[0].flat()
+    return [
+        (path, setting(value)) for path, value in flat.items()
+        if path not in differ and recipes[0].origin(path).by in ("user", "preset")
+    ]  # fmt: skip
 
 
 def _commands(comparison: Comparison) -> list[tuple[str, str]]:

@@ -120,6 +120,7 @@ class Cure:
             "changes": [list(change) for change in self.changes], "reason": self.reason, "steps": self.steps,
             "steps_of_a_run": self.steps_of_a_run, "left": [one["id"] for one in self.left],
             "comparison": self.comparison.as_dict() if self.comparison is not None else None,
+            "told": [_before_and_after(one) for one in (self.comparison, *self.others) if one is not None],
             "recipe": str(self.file) if self.file is not None else None,
         }  # fmt: skip
 

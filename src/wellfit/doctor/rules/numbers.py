@@ -8,6 +8,8 @@ from wellfit.doctor.finding import Finding, find
 from wellfit.doctor.history import History
 from wellfit.events import Vitals
 
+SOON = 32  # steps within which the first looks at layers have come
+
 
 def not_finite(h: History) -> Iterator[Finding]:
     for v in h.all("not-finite"):
@@ -174,7 +176,11 @@ def exploding_through_layers(h: History) -> Iterator[Finding]:
 
 
 def signals_explode(h: History) -> Iterator[Finding]:
-    early = [v for v in h.all("activation") if v.step <= 2]
+    updates = [v.values["ratio"] for v in h.all("layer") if v.step <= 1 and v.words["kind"] == "weight"]
+    leapt = (
+        bool(updates) and statistics.median(updates) > 1
+    )  # then the second step's signals are those of other weights
+    early = [v for v in h.all("activation") if v.step <= (1 if leapt else 2)]
     inputs = [
         v.values["std"]
         for v in h.all("input")
@@ -206,6 +212,8 @@ def exploding_over_steps(h: History) -> Iterator[Finding]:
         for v in h.all("layer")
         if v.step <= 3 and v.words["kind"] == "weight" and v.values["weight_norm"] > 1e-3
     ]
+    if not first and not h.ended and h.step < SOON:  # losses are told before the looks that say why they rose
+        return
     large = bool(first) and statistics.median(first) > 0.05  # then the learning rate is what made them grow
     if hit is None or large or h.fell() > 0.3 or not _losses_went_up(h):
         return

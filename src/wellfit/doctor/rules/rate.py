@@ -60,7 +60,9 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
         "first_loss": start,
         "last_loss": values[-1],
     }
-    rate = h.rates.recent(1)[0] if len(h.rates) else math.nan
+    rate = max(
+        (x for _, x in h.rates.points() if math.isfinite(x)), default=math.nan
+    )  # a schedule may have lowered it since
     rates = f" at a learning rate of {rate:.3g}" if math.isfinite(rate) else ""
     away = [s for s, x in finite if x > 4 * abs(start) + 1e-9]
     recent = values[-3:]
@@ -68,14 +70,14 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
     if broken and early > 0.3 and len(finite) < 12:
         yield find(
             "learning-rate-too-high", 1,
-            f"The first updates changed the weights by {early:.0%} of their length{rates}, and after {len(finite)} steps the loss was not finite any more.",
+            f"The first updates changed the weights by {_lengths(early)}{rates}, and after {len(finite)} steps the loss was not finite any more.",
             evidence, confidence=0.85,
         )  # fmt: skip
         return
     if start > 0 and away and early > 0.003 and (min(recent) > 2 * start or (broken and max(values[-4:]) > 4 * start)):
         growth = f"from {start:.3g} to {max(values[-8:]):.3g}"
         yield find(
-            "learning-rate-too-high", away[0], f"The loss ran away, {growth}{rates}: the first updates changed the weights by {early:.1%} of their length.",
+            "learning-rate-too-high", away[0], f"The loss ran away, {growth}{rates}: the first updates changed the weights by {_lengths(early)}.",
             evidence, confidence=0.85,
         )  # fmt: skip
         return
@@ -99,6 +101,10 @@ def learning_rate_too_high(h: History) -> Iterator[Finding]:
             f"The loss had been down to {best:.3g} and is back at {last:.3g}; each update changes the weights by {typical:.1%} of their length{rates}.",
             evidence, confidence=0.7,
         )  # fmt: skip
+
+
+def _lengths(share: float) -> str:
+    return f"{share:.1%} of their length" if share < 2 else f"{share:,.0f} times their length"
 
 
 def _violent(h: History) -> Iterator[Finding]:
