@@ -166,3 +166,10 @@ def test_presets_load_and_resolve() -> None:
     assert {"digits", "wine", "breast-cancer", "diabetes", "mnist"} <= set(presets())
     for name in presets():
         resolve(Recipe.load(name), FACTS)
+
+
+def test_a_field_of_another_model_is_told_as_that() -> None:
+    with pytest.raises(
+        RecipeError, match=r"`model.channels`.* does not belong to `model.kind=mlp`; it does to .*convnet"
+    ):
+        Recipe().override({"model": {"kind": "mlp", "channels": (8,)}})

@@ -370,10 +370,14 @@ def _validated(kind: type[Recipe], values: dict[str, Any], where: str) -> Recipe
 
 def _sentence(problem: dict[str, Any], where: str) -> str:
     parts = [str(part) for part in problem["loc"]]
+    chosen = ""
     if parts[:1] == ["model"] and len(parts) > 1 and parts[1] in MODELS:
-        del parts[1]  # pydantic names the chosen kind, which is not part of the path
+        chosen = parts.pop(1)  # pydantic names the chosen kind, which is not part of the path
     parts = [part for part in parts if not part.startswith(("literal[", "tuple[", "constrained-", "function-"))]
     path = ".".join(parts)
+    if problem["type"] == "extra_forbidden" and chosen and path in paths():
+        others = [kind for kind, fields in MODELS.items() if parts[-1] in fields.model_fields]
+        return f"`{path}` (in {where}) does not belong to `model.kind={chosen}`; it does to {', '.join(others)}."
     if problem["type"] == "extra_forbidden":
         return f"`{path}` (in {where}) is not in a recipe.{nearest(path, paths())} `wellfit explain` lists all fields."
     if problem["type"] == "union_tag_invalid":

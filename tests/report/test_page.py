@@ -415,6 +415,12 @@ def test_the_loss_figure_holds_raw_smoothed_and_validation() -> None:
     assert {figure.span for figure in (loss, accuracy, *others)} == {(1, 460)}
 
 
+def test_a_run_that_was_complete_when_it_was_resumed_keeps_its_time() -> None:
+    again = [*run(), started(step=460), Ended(460, "finished", 0.0, 437, 0.07)]
+    told = [one for one in again if not (isinstance(one, Ended) and one.seconds)]
+    assert summary(RECIPE, told)[-1].startswith("It took 5.8 seconds")
+
+
 def test_memory_is_told_as_predicted_and_as_measured() -> None:
     rows = [["weights", "1.2 MB"], ["peak, in the backward pass", "5.4 MB"]]
     memory = {"table": rows, "says": ["Predicted 5.4 MB; measured 5.5 MB, the most that torch had allocated."]}

@@ -255,9 +255,9 @@ def _spread_over(run: Run, events: Sequence[Any]) -> str:
     if len(shares) != len(classes):
         return f"{of}."
     rare, most = min(shares, key=lambda i: shares[i]), max(shares, key=lambda i: shares[i])
-    count = f"{labels[-1].values['samples']:,.0f} labels that were looked at"
+    looked = f"In the batches that were looked at ({labels[-1].values['samples']:,.0f} labels, some of them again)"
     return (
-        f"{of}. Of {count}, {words.percent(shares[most])} are `{_plain(classes[most])}`, the most frequent, and "
+        f"{of}. {looked} {words.percent(shares[most])} are `{_plain(classes[most])}`, the most frequent, and "
         f"{words.percent(shares[rare])} `{_plain(classes[rare])}`, the rarest."
     )
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from wellfit.events import Ended, Evaluated, Event, Noted, Started, Stepped
+from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Started, Stepped
 from wellfit.recipe import Change, Recipe
 
 E = TypeVar("E", bound=Event)
@@ -386,6 +386,13 @@ def _against(recipe: Recipe, events: Sequence[Event]) -> str:
     )
 
 
+def _spent(events: Sequence[Event]) -> float:
+    """Seconds of all steps, however often the training was stopped."""
+    paces = sorted((event for event in events if isinstance(event, Paced)), key=lambda pace: pace.step)
+    steps = [0, *(pace.step for pace in paces)]
+    return sum(pace.seconds_per_step * (pace.step - before) for pace, before in zip(paces, steps, strict=False))
+
+
 def _time(events: Sequence[Event]) -> str:
     started = last([event for event in events if not (isinstance(event, Started) and event.went_back)], Started)
     ended = last(events, Ended)
@@ -394,6 +401,8 @@ def _time(events: Sequence[Event]) -> str:
     where = f"on {started.device} in {started.precision}" + (
         f", {started.world} processes" if started.world > 1 else ""
     )
+    if started.step >= ended.step:  # nothing was left to do
+        return f"It took {duration(_spent(events))} {where}."
     if started.step:
         return f"The last part, from step {started.step:,} on, took {duration(ended.seconds)} {where}."
     return f"It took {duration(ended.seconds)} {where}."

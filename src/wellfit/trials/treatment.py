@@ -185,7 +185,7 @@ class _Course:
             return current, f"No remedy was better by more than {WORTH:.0%}, {seen}.{self._short}"
         if now and len(self._adopted) >= ROUNDS:
             return current, f"It ended after {ROUNDS} changes that helped."
-        return current, "Nothing is found any more." if not now else "No further change helped."
+        return current, "The doctor finds nothing any more." if not now else "No further change helped."
 
     def _round(self, current: Way, found: Sequence[Finding]) -> Way | None:
         """The first change that helps; None if none does."""
