@@ -82,12 +82,12 @@ def main() -> None:
             wait_for(target)
             landed = kill(process, draw.uniform(0, trainings[name]), target)
         where[landed] += 1
-        again = (lambda target=target: api.resume(target, quiet=True)) if (target / "recipe.yaml").exists() else (
+        again = (lambda target=target: api.resume(target, quiet=True, yardsticks=False)) if (target / "recipe.yaml").exists() else (
             lambda name=name, target=target: train(RECIPES[name], target))  # fmt: skip
         if draw.random() < 1 / 3 and landed != "after the end":
             where[f"again {kill(start(again), draw.uniform(0, lengths[name]), target)}"] += 1
             if (target / "recipe.yaml").exists():
-                again = lambda target=target: api.resume(target, quiet=True)  # noqa: E731
+                again = lambda target=target: api.resume(target, quiet=True, yardsticks=False)  # noqa: E731
         finish(start(again), name)
         differences = compare(references[name], contents(target))
         if differences:
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def train(settings: dict[str, Any], folder: Path) -> None:
-    api.fit_recipe(Recipe().override({**SHARED, **settings}), folder=folder, quiet=True)
+    api.fit_recipe(Recipe().override({**SHARED, **settings}), folder=folder, quiet=True, yardsticks=False)
 
 
 def start(work: Callable[[], Any]) -> int:
