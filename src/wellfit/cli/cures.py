@@ -54,7 +54,9 @@ def cured(run: Path, json: Path | None, **how: Any) -> None:
             f"Before and after the cure: {found.comparison.name}",
             about,
         )
-        typer.echo(f"Report:  {report.write(Run.open(run))}\nTrain it: wellfit train {found.file}")
+        typer.echo(f"Train it: wellfit train {found.file}")
+    if found.tried:
+        typer.echo(f"Report:  {report.write(Run.open(run))}")
     if found.missing:
         sys.exit(STOPPED["interrupted"])
 

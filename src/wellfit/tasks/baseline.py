@@ -21,11 +21,12 @@ import torch
 
 from wellfit import kept
 from wellfit.data.arrays import Loaded
+from wellfit.tasks import metrics
 from wellfit.tasks.metrics import Classification, Regression
 
 FOLDS = 5
 MOST_ROWS = 50_000  # of these many, drawn with a fixed seed, the yardsticks learn; a larger sample moves them little
-SMALL = 200_000  # numbers in a table, below which one thread is quicker
+SMALL = 200_000  # numbers in a table, below which the yardsticks have one thread
 TREES = {"learning_rate": [0.03, 0.1], "max_leaf_nodes": [4, 15], "min_samples_leaf": [10, 30]}
 
 
@@ -60,10 +61,11 @@ def baselines(loaded: Loaded) -> list[Baseline]:
 
 
 def _name(rows: np.ndarray, targets: np.ndarray, loaded: Loaded) -> str:
-    """All that the scores depend on: the rows of each part, the task, this file and the library."""
+    """All that the scores depend on: the rows of each part, the task, the code that learns and scores, and the library."""
     assert loaded.test is not None
     digest = hashlib.sha256(f"{loaded.task} {len(loaded.classes)} {version('scikit-learn')}".encode())
-    digest.update(Path(__file__).read_bytes())
+    for code in (__file__, metrics.__file__):
+        digest.update(Path(code).read_bytes())
     for part in (rows, targets, loaded.test.inputs.numpy(), loaded.test.targets.numpy()):
         digest.update(f"{part.dtype} {part.shape}".encode())
         digest.update(np.ascontiguousarray(part).data)
@@ -79,7 +81,7 @@ def _recalled(name: str) -> list[Baseline] | None:
 
 
 def _few_threads(numbers: int) -> contextlib.AbstractContextManager[Any]:
-    """The trees of a small table are quicker in one thread, and many threads that wait for one another on busy cores never end."""
+    """A small table has little to share out, and threads that wait for one another on busy cores hardly come to an end."""
     from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
     limits: contextlib.AbstractContextManager[Any] = threadpool_limits(1 if numbers < SMALL else None, "openmp")

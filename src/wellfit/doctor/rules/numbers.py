@@ -177,9 +177,7 @@ def exploding_through_layers(h: History) -> Iterator[Finding]:
 
 def signals_explode(h: History) -> Iterator[Finding]:
     updates = [v.values["ratio"] for v in h.all("layer") if v.step <= 1 and v.words["kind"] == "weight"]
-    leapt = (
-        bool(updates) and statistics.median(updates) > 1
-    )  # then the second step's signals are those of other weights
+    leapt = bool(updates) and statistics.median(updates) > 1  # the second step is then one of other weights
     early = [v for v in h.all("activation") if v.step <= (1 if leapt else 2)]
     inputs = [
         v.values["std"]
