@@ -10,8 +10,10 @@ cannot be written, things are made each time.
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
+
+from wellfit import whole
+from wellfit.errors import RunError
 
 
 def recalled(name: str) -> bytes | None:
@@ -24,12 +26,8 @@ def recalled(name: str) -> bytes | None:
 
 def remember(name: str, content: bytes) -> None:
     """Keeps it, whole or not at all."""
-    with contextlib.suppress(OSError):
-        folder = _folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{name}-{secrets.token_hex(4)}"
-        part.write_bytes(content)
-        os.replace(part, folder / name)
+    with contextlib.suppress(RunError):
+        whole.write(_folder() / name, content, "", folder_too=True)
 
 
 def _folder() -> Path:

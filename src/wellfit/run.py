@@ -38,6 +38,7 @@ from wellfit.events import (
     encode,
 )
 from wellfit.recipe import Recipe, nearest
+from wellfit.whole import write
 
 RECIPE, ENVIRONMENT, TASK, EVENTS, FINDINGS, REVIEW, MEMORY, CHECKPOINTS = (
     "recipe.yaml",
@@ -245,17 +246,8 @@ class Run:
 
     def _keep(self, name: str, text: str) -> None:
         """A file of the folder, whole or not at all. Raises RunError if it cannot be written."""
-        path, part = self.folder / name, self.folder / f".{name}.part"
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise RunError(
-                f"{path} cannot be written: {error.strerror or error}. Make room or mend the permissions there, then go on with "
-                f"`wellfit resume {shlex.quote(str(self.folder))}`."
-            ) from None
+        again = f"`wellfit resume {shlex.quote(str(self.folder))}`"
+        write(self.folder / name, text, f"Make room or mend the permissions there, then go on with {again}.")
 
     def _json(self, name: str, needed: bool = False) -> dict[str, Any]:
         """A mapping of plain data; empty if it cannot be read and is not `needed`."""

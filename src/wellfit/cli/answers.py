@@ -6,7 +6,6 @@ of a picture, a word of a sentence; each begins with the input that it is of.
     $ wellfit predict runs/first new.csv --out answers.csv
 """
 
-import contextlib
 import csv
 import io
 import json
@@ -14,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wellfit.errors import RecipeError, RunError
+from wellfit import whole
+from wellfit.errors import RecipeError
 
 ENDINGS = (".json", ".jsonl", ".csv")
 
@@ -49,16 +49,11 @@ def write(out: Path, task: str, answers: Sequence[Mapping[str, Any]], names: Seq
         text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in named)
     else:
         text = json.dumps(named, ensure_ascii=False, indent=1) + "\n"
-    part = out.with_name(f".{out.name}.part")  # whole or not at all
-    try:
-        part.write_bytes(text.encode("utf-8", "surrogateescape"))
-        part.replace(out)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise RunError(
-            f"{out} cannot be written: {error.strerror or error}. Make room or mend the permissions there, or name another file."
-        ) from None
+    whole.write(
+        out,
+        text.encode("utf-8", "surrogateescape"),
+        "Make room or mend the permissions there, or name another file.",
+    )
 
 
 def _csv(rows: Rows) -> str:

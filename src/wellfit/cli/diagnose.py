@@ -14,6 +14,7 @@ from wellfit.errors import ScriptError
 from wellfit.recipe import Recipe
 from wellfit.report.words import clean
 from wellfit.run import RECIPE, Run
+from wellfit.whole import write
 
 STRICT = 3
 
@@ -108,9 +109,4 @@ def keep(file: Path | None, told: dict[str, Any]) -> None:
     """Whole or not at all."""
     if file is None:
         return
-    part = file.with_name(f".{file.name}.part")
-    try:
-        part.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
-        part.replace(file)
-    except OSError as error:
-        raise ScriptError(f"{file} cannot be written: {error.strerror}.") from None
+    write(file, json.dumps(told, indent=1, ensure_ascii=False), "Name another file.")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wellfit.errors import RunError
+from wellfit import whole
 from wellfit.laboratory.lesson import Lesson, evidence, share
 from wellfit.laboratory.slide import DARK, LIGHT, Ink, kinds_of, panel
 from wellfit.report.words import count, number
@@ -33,13 +33,7 @@ class Shown(NamedTuple):
 
 def write(lessons: Sequence[Lesson], file: Path) -> Path:
     """Writes the page, whole or not at all. Raises RunError if it cannot be written."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        part.write_text(page(lessons), encoding="utf-8")
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RunError(f"{file} cannot be written: {error.strerror}. Name another folder for the lab.") from None
+    whole.write(file, page(lessons), "Name another folder for the lab.")
     return file
 
 

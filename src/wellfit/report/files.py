@@ -9,12 +9,12 @@ Nothing here imports matplotlib, so that asking costs nothing.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wellfit.errors import MissingExtra, RecipeError, RunError
+from wellfit.whole import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,12 +55,6 @@ def write_figure(figure: Figure, out: Path) -> Path:
     Raises RecipeError for another ending, and RunError if it cannot be written.
     """
     check_ending(out)
-    part = out.with_name(f".{out.name}.part")
-    try:
+    with whole(out, "Name another file for the picture.") as part:
         figure.savefig(part, format=out.suffix[1:].lower())
-        part.replace(out)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise RunError(f"{out} cannot be written: {error.strerror}. Name another file for the picture.") from None
     return out

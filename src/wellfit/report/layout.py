@@ -6,17 +6,14 @@ what the script reads by `charts.embedded`.
     >>> written(folder / "report.html", rendered("page.html", live=True, numbers=numbers, ...), "wellfit report runs/x")
 """
 
-import contextlib
 import math
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wellfit.errors import RunError
 from wellfit.report import charts, curves, words
 from wellfit.report.curves import Figure
+from wellfit.whole import write
 
 WIDE, NARROW = (720, 300), (360, 210)  # sizes of a figure: across the page on a desk; beside another, or on a phone
 
@@ -41,17 +38,7 @@ def rendered(template: str, *, live: bool, payload: Mapping[str, Any], **told: A
 
 def written(path: Path, text: str, again: str) -> Path:
     """Writes a page, whole or not at all, and returns its path. Raises RunError, with the command that tries `again`."""
-    unfinished = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        unfinished.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(unfinished, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise RunError(
-            f"The report {path} cannot be written: {error.strerror or error}. "
-            f"Make room or mend the permissions there, then `{again}`."
-        ) from None
+    write(path, text, f"Make room or mend the permissions there, then `{again}`.")
     return path
 
 

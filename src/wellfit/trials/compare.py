@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wellfit import api, distributed
+from wellfit import api, distributed, whole
 from wellfit.environment import device as device_for
 from wellfit.errors import RecipeError, RunError
 from wellfit.recipe import MODELS, Recipe
@@ -422,12 +422,6 @@ def _tell(number: int, total: int, way: Way, seed: int, comparison: Comparison) 
 
 def _write(folder: Path, comparison: Comparison) -> None:
     """The comparison so far, whole or not at all."""
-    part = folder / f".{COMPARISON}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
-        part.replace(folder / COMPARISON)
-    except OSError as error:
-        raise RunError(
-            f"{folder / COMPARISON} cannot be written: {error.strerror}. Choose another place, or mend the permissions or the free space there."
-        ) from None
+    text = json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False)
+    remedy = "Choose another place, or mend the permissions or the free space there."
+    whole.write(folder / COMPARISON, text, remedy, folder_too=True)

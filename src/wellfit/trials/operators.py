@@ -31,6 +31,7 @@ from torch.profiler import ProfilerActivity, record_function
 from wellfit.errors import RecipeError, RunError
 from wellfit.report.profile import PARTS, Layer, Operator
 from wellfit.trials.stopwatch import BACKWARD, DATA, FORWARD, RANGE, REST
+from wellfit.whole import whole
 
 LAYER = "layer: "
 NAMED = 7  # the scope of such a stretch (RecordScope::USER_SCOPE)
@@ -276,16 +277,9 @@ def check_trace(file: Path) -> None:
 
 def write_trace(profiler: Any, file: Path) -> None:
     """Writes what the profiler saw for Perfetto or chrome://tracing, whole or not at all. Raises RunError if it cannot be written."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            plain = Path(folder) / "trace.json"
-            profiler.export_chrome_trace(str(plain))
-            opened: Any = gzip.open if file.name.lower().endswith(".gz") else open
-            with plain.open("rb") as made, opened(part, "wb") as out:
-                shutil.copyfileobj(made, out)
-        part.replace(file)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise RunError(f"{file} cannot be written: {error.strerror}. Name another file for the trace.") from None
+    with whole(file, "Name another file for the trace.") as part, tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(plain))
+        opened: Any = gzip.open if file.name.lower().endswith(".gz") else open
+        with plain.open("rb") as made, opened(part, "wb") as out:
+            shutil.copyfileobj(made, out)

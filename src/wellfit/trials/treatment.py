@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wellfit import distributed
+from wellfit import distributed, whole
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.finding import catalogue
 from wellfit.errors import RunError, WellfitError
@@ -50,6 +50,7 @@ WORTH = 0.03  # of a score: what gains less is not worth a change
 PLAIN = 0.5  # of a score: what gains as much, and leaves nothing of its kind to find, needs no judging before the proof
 AS_GOOD = 0.9  # of the largest gain: as good, so what leaves nothing for the doctor to find comes first
 MEASURING = 1000  # steps that measuring a learning rate may well take; with less of the budget left it is passed over
+MEND = "Mend its permissions or the free space there."
 OF_LENGTH = (
     "training.epochs",
     "evaluation.every",
@@ -371,7 +372,7 @@ class _Course:
         if name not in known:
             found = find_lr(recipe)
             known[name] = {"rate": found.suggestion, "steps": found.taken, "reason": found.reason}
-            _write(file, json.dumps(known, indent=1))
+            whole.write(file, json.dumps(known, indent=1), MEND, folder_too=True)
         self.budget.spent[f"{RATES}: {name}"] = known[name]["steps"]
         rate, reason = known[name]["rate"], known[name]["reason"]
         if rate is None:
@@ -450,9 +451,10 @@ class _Course:
             file if recipe is not None else None, missing,
         )  # fmt: skip
         if self.tried and not missing:
-            _write(self.place / CURE, json.dumps(found.as_dict(), indent=1, ensure_ascii=False))
+            text = json.dumps(found.as_dict(), indent=1, ensure_ascii=False)
+            whole.write(self.place / CURE, text, MEND, folder_too=True)
             if recipe is not None:
-                _write(file, recipe.dump())
+                whole.write(file, recipe.dump(), MEND)
             else:
                 for stale in (file, self.place / PICTURE):
                     stale.unlink(missing_ok=True)
@@ -481,19 +483,6 @@ def _found(run: Run) -> list[Finding]:
         doctor.see(event)
     doctor.end()
     return [finding.as_dict() for finding in doctor.findings()]
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all. Raises RunError if it cannot be."""
-    part = file.with_name(f".{file.name}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(file)
-    except OSError as error:
-        raise RunError(
-            f"{file} cannot be written: {error.strerror}. Mend its permissions or the free space there."
-        ) from None
 
 
 def _listed(seeds: Sequence[int]) -> str:
