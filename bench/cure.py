@@ -79,7 +79,7 @@ NUMBERS = {
 WORDS = {
     "data.source": "stdlib-kinds",
     "model": {"kind": "bag", "width": 32},
-    "training.epochs": 4,
+    "training.epochs": 20,
     "training.batch_size": 64,
 }
 LETTERS = {
@@ -152,7 +152,7 @@ PATIENTS: dict[str, Patient] = {
 }  # fmt: skip
 HEALTHY: dict[str, Settings] = {
     "digits with SGD and Nesterov": {**SGD, "optimizer.nesterov": True},
-    "digits with Lion": {**MLP, "optimizer.kind": "lion"},
+    "digits with Lion": {**MLP, "optimizer.kind": "lion", "training.epochs": 40},
     "digits with tanh": {**MLP, "model": {"kind": "mlp", "widths": [64, 64], "activation": "tanh"}},
     "digits, one cycle": {**MLP, "schedule.kind": "one-cycle", "optimizer.learning_rate": 0.005},
     "digits, label smoothing": {**MLP, "loss.label_smoothing": 0.1},
@@ -160,7 +160,7 @@ HEALTHY: dict[str, Settings] = {
     "wine": {"data.source": "wine"},
     "diabetes as it comes": {"data.source": "diabetes"},
     "cancer as it comes": {"data.source": "breast-cancer"},
-    "sunspots as they come": {"data.source": "sunspots", "training.epochs": 8},
+    "sunspots as they come": {"data.source": "sunspots"},
 }
 
 

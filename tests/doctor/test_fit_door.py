@@ -69,6 +69,43 @@ def test_presets_are_healthy(tmp_path: Path, preset: str) -> None:
     assert told <= {"beaten-by-baseline"}, "after 4 epochs a classical model may well be better, which is then said"
 
 
+@pytest.mark.parametrize("preset", ["wine", "breast-cancer"])
+def test_a_loss_that_one_wrong_sample_raises_is_no_overfitting(tmp_path: Path, preset: str) -> None:
+    """14 and 45 samples are held out, and one of each is wrong in the end, ever more surely."""
+    done = wellfit.fit_recipe(preset, folder=tmp_path / preset, quiet=True, yardsticks=False)
+    assert not [f["id"] for f in done.findings() if f["severity"] != "advice"]
+
+
+def evaluated(doctor: Doctor, samples: int) -> list[str]:
+    """What is found where the training loss falls to nothing and the held-out loss rises threefold, one sample in four wrong."""
+    for step in range(1, 401):
+        doctor.see(Stepped(step, 2.0 * 0.98**step, 1.0, 0.01))
+        if step % 20 == 0:
+            loss = 0.5 + abs(step - 60) / 200
+            doctor.see(Evaluated(step, "valid", {"loss": loss, "accuracy": 0.75}, samples=samples))
+    doctor.see(Ended("finished", 400, 1.0))
+    doctor.end()
+    return [f.id for f in doctor.findings()]
+
+
+def test_a_rise_counts_by_the_samples_that_carry_it() -> None:
+    assert "overfitting" not in evaluated(Doctor(), 12)
+    assert "overfitting" in evaluated(Doctor(), 16)
+
+
+@pytest.mark.parametrize(
+    ("momentum", "rate", "told"), [(0.999, 0.05, True), (0.9, 0.05, False), (0.99, 0.05, False), (0.999, 0.001, False)]
+)
+def test_momentum_that_is_longer_than_the_run(tmp_path: Path, momentum: float, rate: float, told: bool) -> None:
+    settings = {
+        "data.source": "digits", "model": {"kind": "mlp", "widths": [32]}, "training.epochs": 3, "training.batch_size": 32,
+        "optimizer.kind": "sgd", "optimizer.momentum": momentum, "optimizer.learning_rate": rate,
+    }  # fmt: skip
+    done = wellfit.fit_recipe(wellfit.Recipe().override(settings), folder=tmp_path / "run", quiet=True)
+    found = [f for f in done.findings() if f["id"] == "learning-rate-too-high"]
+    assert ["With a momentum of 0.999" in f["says"] for f in found] == [True] * told
+
+
 @pytest.mark.parametrize(
     ("mine", "theirs", "told"),
     [

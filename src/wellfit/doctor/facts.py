@@ -67,10 +67,17 @@ def width(layer: Any, side: int) -> float:
     return float(weight.shape[side] if weight.ndim > 1 else weight.numel())
 
 
+def rule(optimizer: Any) -> str:
+    """The name of an optimizer's rule: torch's own, where a class only computes it another way."""
+    ours = type(optimizer)
+    known = [c for c in ours.__mro__ if c.__module__.startswith("torch.optim") and c is not Optimizer]
+    return (known[0] if known else ours).__name__
+
+
 def settings(optimizer: Optimizer) -> dict[str, float]:
     values = {}
     for group in optimizer.param_groups[:1]:
-        for name in ("lr", "weight_decay", "momentum"):
+        for name in ("lr", "weight_decay", "momentum", "dampening"):
             if isinstance(group.get(name), int | float):
                 values[name] = float(group[name])
         values["maximize"] = float(bool(group.get("maximize", False)))

@@ -78,6 +78,9 @@ class History:
     norms: Series = field(default_factory=Series)
     told: dict[str, dict[str, deque[Vitals]]] = field(default_factory=dict)
     evaluations: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # stream -> (step, loss)
+    rights: list[tuple[int, float, float]] = field(
+        default_factory=list
+    )  # step, accuracy on held-out data, samples of it
     tested: dict[str, dict[str, float]] = field(default_factory=dict)  # "model" or a yardstick -> its last test scores
     tested_on: int = 0  # test samples, where it is known
     spent: float = 0.0  # seconds of the counted steps, and of them those that passed without a batch
@@ -96,6 +99,7 @@ class History:
                 self.norms.add(event.step, event.grad_norm)
         elif isinstance(event, Vitals):
             things = self.told.setdefault(event.about, {})
+            self._right(event)
             if event.name in things or len(things) < 4 * KEPT:
                 things.setdefault(event.name, deque(maxlen=KEPT)).append(event)
         elif isinstance(event, Evaluated):
@@ -104,6 +108,7 @@ class History:
                 self.tested_on = max(self.tested_on, event.samples)
             if event.of == "model" and event.split == "valid" and "loss" in event.metrics:
                 self.evaluated("valid", event.step, event.metrics["loss"])
+                self._right(event)
         elif isinstance(event, Paced):
             self.paces.append(event)
         else:
@@ -124,6 +129,19 @@ class History:
             scores.append((step, loss))
             if len(scores) > 1024:
                 scores[:] = scores[::2]
+
+    def _right(self, event: Evaluated | Vitals) -> None:
+        """Remembers how much was right on held-out data, where that and the number of samples are known."""
+        if isinstance(event, Evaluated):
+            samples = event.samples or (self.started.valid_samples if self.started is not None else 0)
+            right, of = event.metrics.get("accuracy"), float(samples)
+        else:
+            known = event.values if event.about == "evaluation" else {}
+            right, of = known.get("accuracy"), known.get("scored", 0.0)
+        if right is not None and of and math.isfinite(right):
+            self.rights.append((event.step, right, of))
+            if len(self.rights) > 1024:
+                self.rights[:] = self.rights[::2]
 
     def names(self, about: str) -> list[str]:
         """Which things of this kind were measured."""

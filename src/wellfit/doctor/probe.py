@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wellfit.doctor import measure, yardstick
+from wellfit.doctor import facts, measure, yardstick
 from wellfit.doctor.account import Backward, Call, Root, Training
 from wellfit.doctor.doctor import Doctor
 from wellfit.doctor.history import History
@@ -117,6 +117,9 @@ class Probe(Watch):
 
     @safely
     def _look_back(self) -> None:
+        optimizer = self.training.optimizer() if self.training.optimizer is not None else None
+        if self.training.step == 1 and optimizer is not None:
+            self._tell(None, "optimizer", facts.rule(optimizer), facts.settings(optimizer), {"place": ""})
         self._tell_step(self.training, self.since[-1:])
 
     def _tell(

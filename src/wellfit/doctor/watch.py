@@ -180,9 +180,7 @@ class Watch:
         self._rouse()
         training = Training(f"optimizer {len(self.trainings) + 1}", parameters, optimizer, places.place())
         self.trainings.append(training)
-        self._tell(
-            training, "optimizer", type(optimizer).__name__, facts.settings(optimizer), {"place": training.place}
-        )
+        self._tell(training, "optimizer", facts.rule(optimizer), facts.settings(optimizer), {"place": training.place})
         self.look(True)
 
     @safely

@@ -68,7 +68,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         numbers.loss_spike, resources.input_pipeline_slow,
     ),
     "end": (
-        rate.learning_rate_too_low, rate.learning_rate_decayed_too_early, rate.warmup_missing, fit.overfitting, fit.memorised, fit.beaten_by_yardstick,
+        rate.learning_rate_too_low, rate.learning_rate_decayed_too_early, rate.momentum_longer_than_the_run,
+        rate.warmup_missing, fit.overfitting, fit.memorised, fit.beaten_by_yardstick,
         fit.training_too_short, fit.validation_missing, fit.weights_wither, rate.loss_not_decreasing, resources.accelerator_idle,
     ),
 }  # fmt: skip

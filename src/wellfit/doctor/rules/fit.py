@@ -20,7 +20,7 @@ def overfitting(h: History) -> Iterator[Finding]:
         i = min(range(len(smooth)), key=smooth.__getitem__)
         low, last = smooth[i], statistics.fmean(x for _, x in scores[-2:])
         after = len(scores) - 1 - i
-        if low <= 0 or after < 3 or _mirrored(scores, points):
+        if low <= 0 or after < 3 or _mirrored(scores, points) or _is_of_few(h):
             continue
         rising = sum(b > a for a, b in zip(smooth[i:], smooth[i + 1 :], strict=False)) / max(1, after)
         at, width = scores[i][0], max(3, len(points) // 12)
@@ -49,7 +49,7 @@ def memorised(h: History) -> Iterator[Finding]:
     untrained, end = statistics.fmean(points[:3]), statistics.fmean(points[-max(3, len(points) // 10) :])
     for stream, scores in h.evaluations.items():
         held = [x for _, x in scores if math.isfinite(x)]
-        if len(held) < 10 or min(held) <= 0:
+        if len(held) < 10 or min(held) <= 0 or _is_of_few(h):
             continue
         smooth = [statistics.fmean(held[max(0, i - 1) : i + 2]) for i in range(len(held))]
         i = min(range(len(smooth)), key=smooth.__getitem__)
@@ -77,13 +77,23 @@ def _mirrored(scores: list[tuple[int, float]], points: list[tuple[int, float]]) 
 
 def _as_right(h: History, step: int) -> bool:
     """Whether the accuracy is still what it was at `step`: the network has only grown surer of what it gets wrong."""
-    known = [(v.step, v.values["accuracy"], v.values["scored"]) for v in h.all("evaluation") if "accuracy" in v.values]
-    then, since = [a for s, a, _ in known if s <= step][-3:], [a for s, a, _ in known if s > step][-3:]
+    then, since = [a for s, a, _ in h.rights if s <= step][-3:], [a for s, a, _ in h.rights if s > step][-3:]
     if not then or not since:
         return False
     before = statistics.fmean(then)
-    error = math.sqrt(before * (1 - before) / max(1.0, known[-1][2]))
+    error = math.sqrt(before * (1 - before) / max(1.0, h.rights[-1][2]))
     return statistics.fmean(since) > before - max(0.005, error)
+
+
+def _is_of_few(h: History) -> bool:
+    """Whether the held-out loss is that of so few samples that it says nothing of others: of classes, mostly those that are wrong.
+
+    A rise that k samples carry is sqrt(k) standard errors of itself, paired by sample: two of them take four.
+    """
+    carry = [samples * (1 - right) for _, right, samples in h.rights[-3:]]
+    if not carry and h.started is not None and h.started.valid_samples:
+        carry = [float(h.started.valid_samples)]
+    return bool(carry) and statistics.fmean(carry) < 4
 
 
 def training_too_short(h: History) -> Iterator[Finding]:

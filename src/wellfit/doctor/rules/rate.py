@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from wellfit.doctor.finding import Finding, find
 from wellfit.doctor.history import SLOW, History
 
+SUMMED = 10.0  # of rate / (1 - momentum): ten times what the usual 0.1 and 0.9 come to
 SCRATCH = 5e-4  # a rate of Adam from which on it is one for training from scratch
 DECOUPLED = ("AdamW", "SGD", "Adafactor")  # their weight decay shrinks weights by rate x decay a step
 
@@ -117,6 +118,24 @@ def _violent(h: History) -> Iterator[Finding]:
         yield find(
             "learning-rate-too-high", 1, f"Each update changes the weights by {size:.0%} of their length (10 % is a lot).",
             {"update_to_weight": size, "threshold": 0.25}, confidence=0.8,
+        )  # fmt: skip
+
+
+def momentum_longer_than_the_run(h: History) -> Iterator[Finding]:
+    """Momentum under which the first gradients still weigh when the run ends, and steps that add up to far more than is usual."""
+    v = h.latest("optimizer")
+    if v is None or v.name != "SGD" or h.step < 100 or h.adversarial() or h.rewarded():
+        return
+    momentum, rate = v.values.get("momentum", 0.0), max((x for _, x in h.rates.points()), default=0.0)
+    if not 0.9 < momentum < 1 or v.values.get("dampening"):
+        return
+    reach = 1 / (1 - momentum)
+    if reach > h.step / 2 and rate * reach > SUMMED:
+        yield find(
+            "learning-rate-too-high", 1,
+            f"With a momentum of {momentum:g} every gradient goes on into some {reach:,.0f} steps, and the run has {h.step:,}: its steps add up to "
+            f"{reach:,.0f} times the learning rate of {rate:.3g}, and first errors are never forgotten. A momentum of 0.9 is usual.",
+            {"momentum": momentum, "reach": reach, "learning_rate": rate, "threshold": SUMMED}, confidence=0.8,
         )  # fmt: skip
 
 
