@@ -82,6 +82,9 @@ class Saved:
     best: bool = False
 
 
+DOCTOR = "Doctor, "  # begins a note of what the doctor saw on the way
+
+
 @dataclass(frozen=True, slots=True)
 class Noted:
     """Something a person should know that is not a number. Said once."""

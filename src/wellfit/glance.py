@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from wellfit import untrusted
-from wellfit.events import Ended, Evaluated, Event, Started, decode
+from wellfit.events import DOCTOR, Ended, Evaluated, Event, Started, decode
 from wellfit.run import EVENTS, Run, is_held
 
 # Bytes: of the beginning, of the end, and of the end where that holds no score.
@@ -166,5 +166,5 @@ def _findings(run: Run, file: IO[bytes], size: int, over: bool) -> dict[str, int
         file.seek(0)
         content = file.read()
         for severity in SEVERITIES:
-            counts[severity] = content.count(f'"text": {json.dumps(f"Doctor, {severity} from step")[:-1]}'.encode())
+            counts[severity] = content.count(f'"text": {json.dumps(f"{DOCTOR}{severity} from step")[:-1]}'.encode())
     return counts

@@ -86,6 +86,15 @@ def test_mode_batch_and_generator_change_nothing() -> None:
     assert found[0]["boxes"][:, 3].max() <= 48  # no box leaves its picture for the filling
 
 
+def test_what_was_seen_first_changes_nothing() -> None:
+    """Torchvision's pooling keeps the scales of its first call; they are those of the canvas, whatever the picture's size."""
+    (wide, aims), (square, aim) = scene(1, size=(32, 64)), scene(2, size=(64, 64))
+    model, other = small(), small()
+    other([wide], [aims])
+    assert torch.equal(model([square], [aim]), other([square], [aim]))
+    assert model.roi.box_roi_pool.scales == other.roi.box_roi_pool.scales
+
+
 def test_it_learns_one_picture_by_heart() -> None:
     model = small()
     image, target = scene(3, boxes=2)

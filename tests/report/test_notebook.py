@@ -113,7 +113,7 @@ def test_a_run_shows_its_result_curves_findings_and_how_to_go_on(tmp_path) -> No
     text = wellfit.html(run)
     for part in (
         "70.0 % test accuracy after 2 epochs; best at step 3", "<svg", "logistic regression, test", "75.0 %",
-        "warning: overfitting", "from step 3, 80% sure", "→ Stop earlier.", "<code>valid</code>", "wellfit train",
+        "warning: overfitting", "from step 3, 80 % sure", "→ Stop earlier.", "<code>valid</code>", "wellfit train",
     ):  # fmt: skip
         assert part in text, part
     ids = re.findall(r'id="([^"]+)"', text + wellfit.html(run))

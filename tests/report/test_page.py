@@ -1,5 +1,7 @@
 """The report: it says what happened in words, whatever happened, and stays one harmless file."""
 
+import base64
+import gzip
 import math
 import random
 import re
@@ -15,7 +17,7 @@ from told_runs import Told
 from wellfit.errors import RunError
 from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Started, Stepped
 from wellfit.recipe import Recipe
-from wellfit.report import curves, words, write
+from wellfit.report import charts, curves, words, write
 from wellfit.report.curves import Figure, Line
 from wellfit.report.page import figures, numbers, page, results
 from wellfit.report.words import headline, summary, verdict
@@ -277,15 +279,24 @@ def test_no_verdict_on_a_metric_whose_better_side_is_unknown() -> None:
     assert verdict(chosen, events) == ("taste", 1.0, "ridge", 2.0, False)
 
 
-def test_notes_are_shown_before_the_curves_and_shortened_in_the_summary() -> None:
-    noted = [Noted(0, f"There is no validation set ({i}).") for i in range(4)]
+def test_notes_are_shown_before_the_curves() -> None:
+    noted = [Noted(0, f"There is no validation set ({i}).") for i in (0, 1, 1)]
     events = [*run()[:-1], *noted, run()[-1]]
     text = shown(events).text
-    assert text.index("no validation set (3)") < text.index("Curves")
-    assert summary(RECIPE, events)[-2:] == [
-        "Note: There is no validation set (0).",
-        "Note: 3 more notes are in the report.",
+    assert text.index("no validation set (1)") < text.index("Curves")
+    assert text.count("no validation set (1)") == 1
+
+
+def test_what_the_doctor_noted_is_told_once_with_its_findings() -> None:
+    found = {"id": "overfitting", "severity": "warning", "onset_step": 3, "says": "The gap grows."}
+    events = [
+        *run()[:-1],
+        Noted(3, "The set is small."),
+        Noted(3, "Doctor, warning from step 3: overfitting. The gap grows."),
+        run()[-1],
     ]
+    assert words.notes(events) == ["The set is small.", "Doctor, warning from step 3: overfitting. The gap grows."]
+    assert words.notes(events, [found]) == ["The set is small."]
 
 
 def test_every_setting_is_there_with_who_and_why_defaults_last() -> None:
@@ -457,3 +468,8 @@ def test_long_runs_stay_small_and_quick(tmp_path: Path) -> None:
     assert len(page(long, live=False)) < 350_000
     assert time.process_time() - began < 5
     assert write(long).stat().st_size < 1_000_000
+
+
+def test_the_script_that_draws_is_packed_whole() -> None:
+    pytest.importorskip("vl_convert")
+    assert b"window.vegaEmbed" in gzip.decompress(base64.b64decode(charts.vega()))

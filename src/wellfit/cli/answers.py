@@ -84,6 +84,9 @@ def _steps(answer: Mapping[str, Any]) -> Rows:
 
 
 def _boxes(answer: Mapping[str, Any]) -> Rows:
+    """A row a box; a picture without any has one with empty cells."""
+    if not answer["boxes"]:
+        return [{"input": answer["input"]} | dict.fromkeys(("class", "score", "left", "top", "right", "bottom"), "")]
     return [
         {"input": answer["input"], "class": name, "score": score}
         | dict(zip(("left", "top", "right", "bottom"), box, strict=True))

@@ -125,7 +125,11 @@ def _taken(one: str, texts: Callable[[Path], list[Any]] | None) -> list[Any]:
     if one == "-":
         from wellfit.deliver.predict import lines
 
-        return [*lines(sys.stdin.buffer.read(), "the standard input")]
+        found = lines(sys.stdin.buffer.read(), "the standard input")
+        full = [line for line in found if line.strip()]
+        if len(full) < len(found):
+            warnings.warn(f"{len(found) - len(full)} empty lines of the standard input were left out.", stacklevel=2)
+        return [*full]
     if texts is None:
         return [one]
     path = Path(one).expanduser()

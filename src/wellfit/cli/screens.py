@@ -275,9 +275,9 @@ def _findings(say: "_Screen", run: Run) -> None:
         return
     say.head("Findings")
     for finding in found:
-        severity, onset = str(finding["severity"]), finding.get("onset_step")
+        severity, onset = str(finding["severity"]), words.onset(finding)
         told = [(f"  {words.clean(severity)}: {words.clean(str(finding['id']))}", SEVERITIES.get(severity, ""))]
-        say.line([*told, (f", from step {onset:,}" if isinstance(onset, int) else "", "dim")])
+        say.line([*told, (f", {onset}" if onset else "", "dim")])
         say.text(str(finding["says"]), first="    ")
         remedies = finding.get("remedies")
         if isinstance(remedies, list) and remedies and isinstance(remedies[0], dict):

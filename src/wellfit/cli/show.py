@@ -15,7 +15,8 @@ import typer
 from wellfit.errors import RecipeError
 from wellfit.integrations.trackers import KINDS, Tracker, track, tracker
 from wellfit.recipe import Origin, Recipe, describe, nearest, paths, presets
-from wellfit.report.words import clean, setting, summary
+from wellfit.report import words
+from wellfit.report.words import clean, setting
 from wellfit.run import Run
 
 BY = {
@@ -25,6 +26,7 @@ BY = {
     "measured": "measured",
     "default": "default",
 }
+FIRST_FINDINGS = 2  # told at the end of a training: causes, the most important first
 STOPPED = {"interrupted": 130, "loss-not-finite": 1}  # exit status of a run that did not end well
 
 
@@ -63,14 +65,26 @@ def outcome(run: Run, leave: bool = True, trackers: Sequence[Tracker] = ()) -> N
     if os.environ.get("RANK", "0") != "0":  # the first rank speaks for all
         return
     typer.echo()
-    for sentence in summary(run.recipe, run.events()):
+    events, findings = run.events(), run.findings()
+    noted = words.notes(events, findings)
+    if len(noted) > 2:
+        noted = [noted[0], f"{len(noted) - 1} more notes are in the report."]
+    found = [
+        f"Found: {', '.join(part for part in (one['severity'], one['id'], words.onset(one)) if part)}. {one['says']}"
+        for one in findings[:FIRST_FINDINGS]
+    ]
+    if len(findings) > len(found):
+        found.append(
+            f"{words.count(len(findings) - len(found), 'more finding is', 'more findings are')} in the report."
+        )
+    for sentence in [*words.summary(run.recipe, events), *(f"Note: {note}" for note in noted), *found]:
         typer.echo(wrapped(sentence))
     typer.echo(f"\nRun:    {run.folder}\nReport: {run.folder / 'report.html'}")
     for one in trackers:
         if one.where:
             typer.echo(f"Track:  {clean(one.where)}")
     ended = run.ended()
-    ill = any(finding["severity"] != "advice" for finding in run.findings())
+    ill = any(finding["severity"] != "advice" for finding in findings)
     if leave and ill and ended is not None and ended.reason != "interrupted":
         typer.echo(f"Cure:   wellfit cure {quote(str(run.folder))}")
     if ended is not None and ended.reason in STOPPED:

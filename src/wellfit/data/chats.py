@@ -27,13 +27,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wellfit import untrusted
 from wellfit.data import texts
 from wellfit.data.arrays import Loaded, Samples
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.pairs import IGNORED, held_out
 from wellfit.data.paths import VALID_FOLDERS, existing, expanded
 from wellfit.data.texts import padded
-from wellfit.data.tokens import END, SPECIAL, Tokens, learn
+from wellfit.data.tokens import END, SPECIAL, Tokens, check_letters, learn
 from wellfit.errors import DataError, MissingExtra, RecipeError
 from wellfit.models import pretrained
 from wellfit.recipe import Data
@@ -486,6 +487,7 @@ def _listed(value: Any, place: str, column: str) -> list[Message]:
             raise DataError(
                 f"Message {number} in {place[0].lower()}{place[1:]} has the content {str(content)[:40]!r}; it must be a text."
             )
+        check_letters(content, f"Message {number} in {place[0].lower()}{place[1:]}")
         found.append({"role": ROLES[role], "content": content})
     return found
 
@@ -497,7 +499,7 @@ def asked(text: Any, where: str) -> list[Message]:
     """
     if isinstance(text, str) and text.lstrip().startswith("["):
         try:
-            told = json.loads(text)
+            told = untrusted.parsed(text)
         except ValueError:
             told = None
         text = told if isinstance(told, list) and told and all(isinstance(one, dict) for one in told) else text
@@ -506,12 +508,15 @@ def asked(text: Any, where: str) -> list[Message]:
             raise DataError(f"{where} is empty; there is nothing to answer. Give it a few words.")
         return [{"role": "user", "content": text}]
     found = _listed(text, where, "messages")
-    if not found or found[-1]["role"] == "assistant":
+    if not found:
+        raise DataError(f"{where} has no message; there is nothing to answer.")
+    if found[-1]["role"] in ("assistant", "system"):
+        says = "what the assistant says" if found[-1]["role"] == "assistant" else "what the system says"
         raise DataError(
-            f"{where} ends with what the assistant says, and there is nothing to answer; let a message of the user come last."
-            if found
-            else f"{where} has no message; there is nothing to answer."
+            f"{where} ends with {says}, and there is nothing to answer; let a message of the user come last."
         )
+    if not found[-1]["content"].strip():
+        raise DataError(f"{where} ends with an empty message; there is nothing to answer. Give it a few words.")
     return found
 
 

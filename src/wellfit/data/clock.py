@@ -6,6 +6,7 @@ A month is a step of its own, because months differ in days. Nothing here knows 
     '2024-02-29'
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -44,6 +45,15 @@ class Clock:
         """The time of a row, counted from 0; rows beyond the last have one too."""
         if self.unit == "rows":
             return f"row {row + 1}"
+        try:
+            return self._dated(row)
+        except (OverflowError, ValueError, NotImplementedError):  # pandas' many ways to say so
+            raise DataError(
+                f"Row {row + 1} of a series that begins at {self.first}, with one every {self.told()}, lies after the year 9999, where dates end. "
+                "Give earlier times."
+            ) from None
+
+    def _dated(self, row: int) -> str:
         import pandas as pd
 
         first = pd.Timestamp(self.first)
@@ -52,8 +62,13 @@ class Clock:
             at = at + pd.offsets.MonthEnd(0) if self.month_end else at.replace(day=first.day)
             short = self.dates and first.day == 1 and not self.month_end
             yearly = short and self.step % 12 == 0 and first.month == 1
-            return str(at.strftime("%Y" if yearly else "%Y-%m" if short else _form(self.dates)))
-        return str((first.as_unit("us") + pd.Timedelta(self.step * row, "us")).strftime(_form(self.dates)))
+            form = "%Y" if yearly else "%Y-%m" if short else _form(self.dates)
+            return str(at.strftime(form))
+        first = first.as_unit("us")
+        told = str((first + pd.Timedelta(self.step * row, "us")).strftime(_form(self.dates) + ".%f" * (not self.dates)))
+        parts = math.gcd(self.step, first.microsecond, 1_000_000)  # of which every time of this clock is a multiple
+        left_out = 0 if self.dates else 7 if parts == 1_000_000 else 3 if parts % 1000 == 0 else 0  # ".000000", "000"
+        return told[: len(told) - left_out]
 
     def steps_to(self, other: "Clock") -> int:
         """How many steps after this clock's first row the other's comes. Raises DataError if their steps differ."""
@@ -171,7 +186,7 @@ def _all_are_dates(column: Any, wrong: NDArray[np.bool_], path: Path) -> None:
     )
     raise DataError(
         f"The column {column.name!r} of {path} holds dates, but the cell in row {column.index[first] + 2} {what} (the header is row 1; "
-        f"{count} of {len(wrong)} cells). Mend the cell or take the row out, or leave the column out with `data.ignore=[{column.name}]`."
+        f"{count} of {len(wrong)} cells). Mend the cell or take the row out, or train with `data.ignore=[{column.name}]`, which leaves the column out."
     )
 
 
@@ -223,20 +238,20 @@ def clock(
         raise DataError(
             f"The times of {path} follow no regular step: most rows come {_told(unit, step)} after the one before, but row {rows[odd]}, "
             f"{times[odd]}, comes {_told(unit, int(counts[odd] - counts[odd - 1]))} after it. Bring the series to one step (a mean for each "
-            f"day, say), or set `data.ignore=[{name}]` to take the rows in their order."
+            f"day, say), or train with `data.ignore=[{name}]`, which takes the rows in their order."
         )
     missing = int(places[-1]) + 1 - len(places)
     if missing and not fill:
         gap = int((np.diff(places) > 1).argmax())
         raise DataError(
             f"{missing} times are missing in {path}, where rows come every {_told(unit, step)}; the first gap is between {times[gap]} "
-            f"(row {rows[gap]}) and {times[gap + 1]}. Add those rows, set `data.missing=mean` to fill gaps by the line between their "
-            f"neighbours, or set `data.ignore=[{name}]` to take the rows in their order, as if there were no gaps."
+            f"(row {rows[gap]}) and {times[gap + 1]}. Add those rows, or train with `data.missing=mean`, which fills gaps by the line between "
+            f"their neighbours, or with `data.ignore=[{name}]`, which takes the rows in their order, as if there were no gaps."
         )
     if missing > len(places):
         raise DataError(
             f"{path} has {len(places)} rows over {int(places[-1]) + 1} steps of {_told(unit, step)}: more would be made up than was "
-            f"measured. Bring the series to a longer step, or set `data.ignore=[{name}]` to take the rows in their order."
+            f"measured. Bring the series to a longer step, or train with `data.ignore=[{name}]`, which takes the rows in their order."
         )
     whole = np.full((int(places[-1]) + 1, values.shape[1]), np.nan)
     whole[places] = values

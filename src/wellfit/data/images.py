@@ -5,6 +5,7 @@ All come out as uint8 [N, C, H, W] in memory. Nothing is dropped: a file that ca
 
 import gzip
 import struct
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -285,3 +286,25 @@ def _fits(needed: int, size: int, root: Path) -> None:
             f"The pictures in {root} take {needed / 2**30:.1f} GiB at {size} x {size} pixels, more than half of this machine's "
             f"{here / 2**30:.1f} GiB. Try `data.image_size={max(4, int(size * (here / 2 / needed) ** 0.5))}`."
         )
+
+
+def below(thing: Any) -> list[Any]:
+    """What a path stands for: itself, or all pictures below a folder, by name; anything else is itself. Raises DataError for a folder without any."""
+    if not isinstance(thing, str | Path):
+        return [thing]
+    path = Path(thing).expanduser()
+    if not path.is_dir():
+        return [path]
+    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    found = [file for file in files if is_picture(file)]
+    if not found:
+        raise DataError(
+            f"{path} holds no pictures; they have one of the endings {', '.join(PICTURES)}. Name another folder."
+        )
+    if len(found) < len(files):
+        other = next(file for file in files if file not in found)
+        warnings.warn(
+            f"{len(files) - len(found)} files below {path} are not pictures and were left out, {other.name} for one.",
+            stacklevel=4,
+        )
+    return [*found]

@@ -221,23 +221,26 @@ def _numbers(column: Any, data: Data, path: Path) -> Floats:
     import pandas as pd
 
     rows = np.asarray(column.index) + 2
-    numbers: Floats = pd.to_numeric(column, errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
+    try:
+        numbers: Floats = pd.to_numeric(column, errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
+    except OverflowError:  # a whole number of hundreds of digits
+        numbers = pd.to_numeric(column.map(str), errors="coerce").to_numpy(dtype="float64", na_value=np.nan)
     numbers = np.where(np.abs(numbers) <= np.finfo(np.float32).max, numbers, np.nan)
     gaps = ~np.isfinite(numbers)
     text = gaps & np.array([str(cell).strip().lower() not in (*tables.GAPS, "<na>", "nat") for cell in column.tolist()])
     if text.any():
         first = int(text.argmax())
         raise DataError(
-            f"The column {column.name!r} of {path} has {str(column.iloc[first])!r} in row {rows[first]} where a number belongs (the "
-            f"header is row 1; {int(text.sum())} of {len(text)} cells). Mend the cell, or leave the column out with "
-            f"`data.ignore=[{column.name}]`."
+            f"The column {column.name!r} of {path} has {str(column.iloc[first])[:40]!r} in row {rows[first]} where a number belongs (the "
+            f"header is row 1; {int(text.sum())} of {len(text)} cells). Mend the cell, or train with "
+            f"`data.ignore=[{column.name}]`, which leaves the column out."
         )
     if gaps.all():
         raise DataError(f"The column {column.name!r} of {path} is empty. Leave it out with `data.ignore`.")
     if gaps.any() and data.missing == "error":
         raise DataError(
             f"The column {column.name!r} of {path} has {int(gaps.sum())} empty cells, the first in row {rows[int(gaps.argmax())]} (the "
-            "header is row 1). Fill them in, or set `data.missing=mean` to draw a line between the neighbours of each gap."
+            "header is row 1). Fill them in, or train with `data.missing=mean`, which draws a line between the neighbours of each gap."
         )
     return numbers
 
@@ -320,7 +323,7 @@ def encoded(series: Series, columns: dict[str, Any]) -> Tensor:
             row, column = (int(at[0]) for at in np.nonzero(values <= 0))
             raise DataError(
                 f"`data.transform` is log, but {series.names[column]!r} is {values[row, column]:g} at {series.clock.time(row)}, and "
-                "only numbers above 0 have a logarithm. Set `data.transform=none`."
+                "only numbers above 0 have a logarithm. For others, train with `data.transform=none`."
             )
         values = np.log(values)
     standard = (values - np.array(columns["mean"])) / np.array(columns["deviation"])

@@ -121,6 +121,17 @@ class Tokens:
         return cls(record["kind"], tuple(record["symbols"]), record["pairs"])
 
 
+def check_letters(text: str, where: str) -> None:
+    """Raises DataError for half a surrogate pair, which JSON and bytes that are no UTF-8 can leave in a text, and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where} has {text[error.start]!a} at its letter {error.start + 1}: half a surrogate pair, which is no character. It may not "
+            "have been written as UTF-8; save it so, or take the letter out."
+        ) from None
+
+
 def learn(kind: str, texts: Sequence[str], *, most: int) -> Tokens:
     """The symbols of these texts, the most frequent first, at most `most` of them; of words, those that come twice."""
     if kind not in KINDS:

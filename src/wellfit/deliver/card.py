@@ -140,7 +140,7 @@ def _head(recipe: Recipe, run: Run, events: Sequence[Any], format: str) -> dict[
 
 
 def _first_paragraph(recipe: Recipe, events: Sequence[Any]) -> str:
-    sentences = [one for one in words.summary(recipe, events) if not one.startswith("Note: ")]
+    sentences = words.summary(recipe, events)
     return " ".join(_plain(sentence) for sentence in sentences)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from wellfit import finetune
 from wellfit.data import chats, tagged, texts
 from wellfit.data.batches import untouched_randomness
+from wellfit.data.tokens import check_letters
 from wellfit.errors import DataError, RecipeError, RunError
 from wellfit.recipe import Data, nearest
 from wellfit.run import TASK, Run
@@ -94,6 +95,10 @@ class Predictor:
         given = _several(inputs, self.record)
         if self.task in OF_TEXTS:
             given = [text for one in given for text in (self.texts(one) if isinstance(one, Path) else [one])]
+            for number, one in enumerate(given, start=1):
+                for text in [one] if isinstance(one, str) else one if isinstance(one, list) else ():
+                    if isinstance(text, str):
+                        check_letters(text, f"Text number {number}")
         return predict(self.model, self.record, given, **choices)
 
     def texts(self, path: str | Path, other: bool = False) -> list[Any]:

@@ -25,6 +25,7 @@ from wellfit.recipe import nearest
 from wellfit.tasks import KINDS
 
 MOST_INPUTS = 10_000
+MOST_WORDS = 100_000  # of a sentence that is to be tagged
 MOST_PIXELS, MOST_TOGETHER = 40_000_000, 100_000_000  # of a picture that is sent, and of all of one request
 MOST_ROWS = 10_000  # of an image that is sent as numbers
 SHOWN = 60  # characters of what was sent that an error repeats
@@ -104,9 +105,12 @@ def _picture_or_pixels(value: Any) -> Any:
 
 
 def _words(value: Any) -> Any:
-    if isinstance(value, str) and value.strip():
-        return value
-    if isinstance(value, list) and value and all(isinstance(word, str) and word.strip() for word in value):
+    if (isinstance(value, str) and value.strip()) or (
+        isinstance(value, list) and value and all(isinstance(word, str) and word.strip() for word in value)
+    ):
+        count = len(value.split() if isinstance(value, str) else value)
+        if count > MOST_WORDS:
+            raise ValueError(f"has {count:,} words; the most are {MOST_WORDS:,}")
         return value
     raise ValueError("must be a sentence, or a list of its words")
 

@@ -158,6 +158,23 @@ for _ in range(20):  # the likeliest each time
     tokens = np.array([seen + [0] * (2 - len(seen))], np.int64)
     text.append(int(network(tokens)[0, len(seen) - 1].argmax()))
 """
+PLAIN = """
+chat, question = facts["chat"], "{example}"
+text = encode("user:\\n") + encode(question) + [chat["end"]] + encode("\\nassistant:\\n")
+"""
+TEMPLATE = """
+chat, question = facts["chat"], "{example}"
+asked = [{{"role": "user", "content": question}}]
+text = encode(Template(chat["template"]).render(messages=asked, add_generation_prompt=True, **chat["names"]))
+"""
+ANSWER = """
+asked = len(text)
+while len(text) < asked + 40 and text[-1] != chat["end"]:  # the likeliest each time
+    seen = text[-facts["context"] :]
+    tokens = np.array([seen + [0] * (2 - len(seen))], np.int64)
+    text.append(int(network(tokens)[0, len(seen) - 1].argmax()))
+answer = [n for n in text[asked:] if n != chat["end"]]
+"""
 REWRITE = """
 source = padded([encode("{example}")])
 start, end = facts["special"]["<s>"], facts["special"]["</s>"]
@@ -187,7 +204,7 @@ def needs(run: Run, told: Mapping[str, Any], format: str) -> list[str]:
     """The packages that the program imports."""
     text = program(run, told, format)
     named = {"numpy": "numpy", "onnxruntime": "onnxruntime", "torch": "torch", "PIL": "pillow", "tokenizers": "tokenizers",
-             "safetensors": "safetensors", "transformers": "transformers", "peft": "peft", "wellfit": "wellfit"}  # fmt: skip
+             "safetensors": "safetensors", "transformers": "transformers", "peft": "peft", "jinja2": "jinja2", "wellfit": "wellfit"}  # fmt: skip
     return [package for name, package in named.items() if f"import {name}" in text or f"from {name}" in text]
 
 
@@ -218,6 +235,11 @@ def _asked(told: Mapping[str, Any]) -> tuple[set[str], str]:
     imports |= {"from tokenizers import Tokenizer"} if kind in ("bpe", "hf") else set()
     task = told["task"]
     encode = ENCODE[kind].replace("{marks}", str(task != "text-generation"))
+    if "chat" in told:
+        own = bool(told["chat"]["template"])
+        asked = (TEMPLATE if own else PLAIN).format(example="What is a function?") + ANSWER
+        imports |= {"from jinja2 import Template"} if own else set()
+        return imports, encode + "\n" + asked + DECODE[kind].format(ids="answer")
     if task == "text-generation":
         return imports, encode + "\n" + GREEDY.format(example="def ") + DECODE[kind].format(ids="text")
     if task == "seq-to-seq":

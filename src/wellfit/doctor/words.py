@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wellfit.doctor.finding import Finding
+from wellfit.events import DOCTOR
 
 WIDTH = 100
 MARKS = {"passed": "ok  ", "failed": "FAIL", "not applicable": "n/a "}  # of a check's outcome
@@ -20,7 +21,7 @@ def line(finding: Finding) -> str:
 
 def short(finding: Finding) -> str:
     """The same, as a note of a run."""
-    return f"Doctor, {finding.severity} from step {finding.onset_step}: {finding.id}. {finding.says}"
+    return f"{DOCTOR}{finding.severity} from step {finding.onset_step}: {finding.id}. {finding.says}"
 
 
 def headline(findings: Sequence[Finding]) -> str:

@@ -9,6 +9,7 @@ which nothing is slower. PEFT lays the matrices in; the file format is PEFT's, s
 """
 
 import copy
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,11 +133,12 @@ def merge(model: nn.Module) -> nn.Module:
 
     Weights in four bits become plain ones. Vectors before frozen weights (`prompts`) stay: no weight can take them up.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
+    tuners = sys.modules.get(
+        "peft.tuners.tuners_utils"
+    )  # a model with adapters has imported it, and importing it takes seconds
     for path, found in list(model.named_modules()):
         module: Any = found
-        adapted = isinstance(module, BaseTunerLayer)
+        adapted = tuners is not None and isinstance(module, tuners.BaseTunerLayer)
         plain = module.get_base_layer() if adapted else module
         if not adapted and not (is_packed(plain) and ".base_layer" not in path):
             continue

@@ -208,14 +208,14 @@ class FasterRCNN(nn.Module):
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None = None
     ) -> Tensor | list[dict[str, Tensor]]:
         seen = self.look(images)
-        return self.detect(*seen) if targets is None else self.losses(*seen, targets)
+        return self.detect(*seen) if targets is None else self.losses(*seen[:2], targets)
 
     def judge(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]]
     ) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """The loss of each image [B], and what is found in each."""
         seen = self.look(images)
-        return self.losses(*seen, targets), self.detect(*seen)
+        return self.losses(*seen[:2], targets), self.detect(*seen)
 
     # ---- first stage
 
@@ -233,7 +233,8 @@ class FasterRCNN(nn.Module):
         # No gradient flows through the proposals: the paper's four-step training becomes one (its section 3.2, approximate).
         boxes = self.rpn.box_coder.decode(deltas.detach().flatten(0, 1), anchors).reshape(len(images), -1, 4)
         proposals, _ = self.rpn.filter_proposals(boxes, objectness, sizes, counts)
-        return maps, Regions(objectness, deltas, anchors, proposals), sizes
+        canvas = (int(batch.shape[2]), int(batch.shape[3]))
+        return maps, Regions(objectness, deltas, anchors, proposals, canvas), sizes
 
     # ---- second stage
 
@@ -241,7 +242,7 @@ class FasterRCNN(nn.Module):
         self, maps: dict[str, Tensor], regions: "Regions", sizes: list[tuple[int, int]]
     ) -> list[dict[str, Tensor]]:
         """Classes from 0, boxes in pixels of the images."""
-        logits, deltas = self.classify(maps, regions.proposals, sizes)
+        logits, deltas = self.classify(maps, regions.proposals, regions.canvas)
         found = self.roi.postprocess_detections(logits, deltas, regions.proposals, sizes)
         return [
             {"boxes": boxes, "labels": labels - 1, "scores": scores}
@@ -249,17 +250,18 @@ class FasterRCNN(nn.Module):
         ]
 
     def classify(
-        self, maps: dict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]
+        self, maps: dict[str, Tensor], proposals: list[Tensor], canvas: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
         """Logits [P, 1 + K], background first, and corrections [P, 4 (1 + K)] of all proposals of all images."""
-        logits, deltas = self.roi.box_predictor(self.roi.box_head(self.roi.box_roi_pool(maps, proposals, sizes)))
+        # The pooling keeps the scales of its first call, and tells them by the size of what the maps are of.
+        pooled = self.roi.box_roi_pool(maps, proposals, [canvas])
+        logits, deltas = self.roi.box_predictor(self.roi.box_head(pooled))
         return logits.float(), deltas.float()
 
     def losses(
         self,
         maps: dict[str, Tensor],
         regions: "Regions",
-        sizes: list[tuple[int, int]],
         targets: Sequence[dict[str, Any]],
     ) -> Tensor:
         """[B]: a thing or not + its box (equation 1 of the paper), and class + box of the second stage."""
@@ -281,7 +283,7 @@ class FasterRCNN(nn.Module):
             chosen.append(proposals[keep])
             classes.append(classes_P[keep])
             aims.append(self.roi.box_coder.encode([near], [proposals[keep]])[0])
-        logits, deltas = self.classify(maps, chosen, sizes)
+        logits, deltas = self.classify(maps, chosen, regions.canvas)
         counts = [len(keep) for keep in picked]
         second = [
             (F.cross_entropy(logits_P, classes_P, reduction="sum") + corrected(deltas_P, classes_P, aim))
@@ -294,10 +296,21 @@ class FasterRCNN(nn.Module):
 
 
 class Regions:
-    """What the first stage says: objectness [B, A], deltas [B, A, 4], anchors and proposals, a list of boxes each."""
+    """What the first stage says: objectness [B, A], deltas [B, A, 4], anchors and proposals, a list of boxes each.
 
-    def __init__(self, objectness: Tensor, deltas: Tensor, anchors: list[Tensor], proposals: list[Tensor]):
+    `canvas`: the height and width of the batch, images filled up to them.
+    """
+
+    def __init__(
+        self,
+        objectness: Tensor,
+        deltas: Tensor,
+        anchors: list[Tensor],
+        proposals: list[Tensor],
+        canvas: tuple[int, int],
+    ):
         self.objectness, self.deltas, self.anchors, self.proposals = objectness, deltas, anchors, proposals
+        self.canvas = canvas
 
 
 def sampled(labels: Tensor, most: int, share: float, draw: int) -> tuple[Tensor, Tensor]:

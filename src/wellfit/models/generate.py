@@ -283,7 +283,10 @@ def probabilities(
 
     At least one token always stays. Tokens that tie with the k-th stay too.
     """
-    logits = logits_BV.double() / temperature
+    logits = logits_BV.double()
+    logits = (logits - logits.max(-1, keepdim=True).values) / max(
+        temperature, 1e-30
+    )  # the smallest numbers divide to infinity
     if top_k is not None and top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -math.inf)
     p_BV = logits.softmax(-1)

@@ -66,7 +66,7 @@ def _run(run: Run) -> str:
     states = {BEING_TRAINED: "It is being trained now. ", KILLED: "It was killed, or its machine stopped. "}
     state = states.get(seen.state, "")
     torn = f"{words.count(run.torn, 'line')} of its events could not be read. " if run.torn else ""
-    told = [sentence for sentence in words.summary(recipe, events) if not sentence.startswith("Note: ")]
+    told = words.summary(recipe, events)
     parts = [
         f'<h4 class="{"bad" if failed else ""}">{escape(words.headline(recipe, events))}</h4>',
         f'<p class="muted">wellfit run <code>{escape(str(run.folder))}</code>. {escape(state + torn)}</p>',
@@ -294,14 +294,12 @@ def _results(recipe: Recipe, events: Sequence[Event]) -> str:
 def _finding(finding: Mapping[str, Any]) -> str:
     """A finding of a run's file, or one that was just made: severity, onset, words, numbers, what to do."""
     severity = str(finding["severity"])
-    onset = f", from step {finding['onset_step']:,}" if isinstance(finding.get("onset_step"), int) else ""
-    sure = finding.get("confidence")
-    doubt = f", {sure:.0%} sure" if isinstance(sure, float) and sure < 0.9 else ""
+    onset = words.onset(finding)
     place = f" ({escape(str(finding['place']))})" if finding.get("place") else ""
     look = severity if severity in ("error", "warning", "advice") else ""
     parts = [
         f'<p><strong class="{look}">{escape(severity)}: {escape(str(finding["id"]))}</strong>'
-        f'<span class="muted">{onset}{doubt}{place}</span><br>{coded(str(finding["says"]))}</p>'
+        f'<span class="muted">{", " if onset else ""}{onset}{place}</span><br>{coded(str(finding["says"]))}</p>'
     ]
     remedies = finding.get("remedies")
     for remedy in remedies if isinstance(remedies, list) else ():

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Started, Stepped
+from wellfit.events import Ended, Evaluated, Event, Paced, Started, Stepped
 from wellfit.recipe import Recipe, describe
 from wellfit.report import charts, layout, mistakes, together, words
 from wellfit.report.figures import figures
@@ -23,7 +23,6 @@ from wellfit.run import Run
 
 REPORT = "report.html"
 ROWS = 24  # of the table of numbers
-SURE = 0.9  # below it, a finding says how sure it is
 WHO = {"user": "you", "preset": "preset", "derived": "derived", "measured": "measured", "default": "default"}
 
 
@@ -49,8 +48,8 @@ def page(run: Run, live: bool | None = None) -> str:
         name=run.folder.name,
         headline=words.headline(recipe, events),
         bad=ended is not None and ended.reason == "loss-not-finite",
-        summary=[sentence for sentence in words.summary(recipe, events) if not sentence.startswith("Note: ")],
-        notes=notes(events),
+        summary=words.summary(recipe, events),
+        notes=notes(events, findings),
         beaten=standing is not None and standing.wins is False,
         findings=[told(finding) for finding in findings],
         treated=treated,
@@ -79,9 +78,9 @@ class Results(NamedTuple):
     rows: list[tuple[str, list[tuple[str, bool]]]]
 
 
-def notes(events: Sequence[Event]) -> list[str]:
+def notes(events: Sequence[Event], findings: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a person must know before reading on."""
-    told = [event.text for event in events if isinstance(event, Noted)]
+    told = words.notes(events, findings)
     steps = [event for event in events if isinstance(event, Stepped)]
     skipped = sum(event.skipped for event in steps)
     if skipped:
@@ -97,13 +96,11 @@ def notes(events: Sequence[Event]) -> list[str]:
 
 def told(finding: Mapping[str, Any]) -> dict[str, Any]:
     """A finding as the page shows it."""
-    step, sure = int(finding.get("onset_step", 0)), float(finding.get("confidence", 1.0))
-    onset = f"{finding['severity']}, from step {step:,}" if step else f"{finding['severity']}, before the first step"
     return {
         "id": finding["id"],
         "severity": finding["severity"],
-        "step": step,
-        "when": onset + ("" if sure >= SURE else f", {words.percent(sure)} sure"),
+        "step": int(finding.get("onset_step", 0)),
+        "when": ", ".join(part for part in (finding["severity"], words.onset(finding)) if part),
         "says": finding["says"],
         "symptoms": [{"id": one.get("id", ""), "says": one.get("says", "")} for one in finding.get("symptoms", [])],
         "remedies": [

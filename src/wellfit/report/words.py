@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from wellfit.events import Ended, Evaluated, Event, Noted, Paced, Started, Stepped
+from wellfit.events import DOCTOR, Ended, Evaluated, Event, Noted, Paced, Started, Stepped
 from wellfit.recipe import Change, Recipe
 
 E = TypeVar("E", bound=Event)
@@ -68,6 +68,7 @@ NETWORKS = {
     "dlinear": "pair of linear maps",
     "tft": "Temporal Fusion Transformer",
 }
+SURE = 0.9  # below it, a finding says how sure it is
 SPLITS = {"valid": "validation", "test": "test", "old": "old task's"}
 
 
@@ -82,12 +83,23 @@ class Standing(NamedTuple):
 
 
 def summary(recipe: Recipe, events: Sequence[Event]) -> list[str]:
-    """What was trained, how well, whether it beat the baseline, how long it took, what to know: short sentences."""
+    """What was trained, how well, whether it beat the baseline, how long it took: short sentences."""
     sentences = [_trained(recipe, events), _result(recipe, events), _against(recipe, events), _time(events)]
-    notes = [event.text for event in events if isinstance(event, Noted)]
-    if len(notes) > 2:
-        notes = [notes[0], f"{len(notes) - 1} more notes are in the report."]
-    return [sentence for sentence in sentences if sentence] + [f"Note: {note}" for note in notes]
+    return [sentence for sentence in sentences if sentence]
+
+
+def onset(finding: Mapping[str, Any]) -> str:
+    """From when on something was found, and how sure that is where it is not: "from step 96, 75 % sure"."""
+    step, sure = finding.get("onset_step"), finding.get("confidence")
+    began = "" if not isinstance(step, int) else f"from step {step:,}" if step else "before the first step"
+    doubt = f"{100 * sure:.0f} % sure" if isinstance(sure, float) and sure < SURE else ""
+    return ", ".join(part for part in (began, doubt) if part)
+
+
+def notes(events: Sequence[Event], findings: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+    """What was noted, once each; what the doctor noted on the way is left out where its `findings` are told, which it judged at the end."""
+    noted = dict.fromkeys(event.text for event in events if isinstance(event, Noted))
+    return [text for text in noted if not (findings and text.startswith(DOCTOR))]
 
 
 def headline(recipe: Recipe, events: Sequence[Event]) -> str:
@@ -205,8 +217,8 @@ def amount(name: str, value: float) -> str:
 
 def _is(told: str) -> str:
     """`Test R² 0.51` -> `test R² is 0.51`."""
-    what, _, value = told.rpartition(" ")
-    return f"{what[0].lower()}{what[1:]} is {value}"
+    what = told.partition(" × 10")[0].rpartition(" ")[0]
+    return f"{what[0].lower()}{what[1:]} is {told[len(what) + 1 :]}"
 
 
 def scored_as(name: str, value: float, split: str) -> str:

@@ -290,6 +290,10 @@ def predict(
         parts = (
             {"values": said} if said.ndim == 2 else {"low": said[0], "values": said[len(said) // 2], "high": said[-1]}
         )
+        if not said.isfinite().all():
+            raise DataError(
+                f"The forecast from {path} is no finite number; its values are too far from what the model was trained on."
+            )
         for part, value_HK in parts.items():
             one[part] = {name: value_HK[:, i].tolist() for i, name in enumerate(record["names"][:targets])}
         if notes:

@@ -109,7 +109,7 @@ def predict(
     colours as those of a folder are; arrays must have its size. Warns of files that are no pictures and of what decoding
     lost, with counts. Raises DataError for a picture that is not there or cannot be decoded, naming it.
     """
-    sources = [one for thing in inputs for one in _found(thing)]
+    sources = [one for thing in inputs for one in pictures.below(thing)]
     model.eval()
     told: list[dict[str, Any]] = []
     remarks: dict[str, int] = {}
@@ -128,28 +128,6 @@ def predict(
     for remark, count in remarks.items():
         warnings.warn(f"{count} pictures {remark}.", stacklevel=2)
     return told
-
-
-def _found(thing: Any) -> list[Any]:
-    """The pictures that a path stands for, or the array itself."""
-    if not isinstance(thing, str | Path):
-        return [thing]
-    path = Path(thing).expanduser()
-    if not path.is_dir():
-        return [path]
-    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-    found = [file for file in files if pictures.is_picture(file)]
-    if not found:
-        raise DataError(
-            f"{path} holds no pictures; they have one of the endings {', '.join(pictures.PICTURES)}. Name another folder."
-        )
-    if len(found) < len(files):
-        other = next(file for file in files if file not in found)
-        warnings.warn(
-            f"{len(files) - len(found)} files below {path} are not pictures and were left out, {other.name} for one.",
-            stacklevel=4,
-        )
-    return [*found]
 
 
 def decoded(source: Any, record: Mapping[str, Any], remarks: dict[str, int]) -> Tensor:

@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from wellfit import models
+from wellfit.data import images as pictures
 from wellfit.data.arrays import Loaded
 from wellfit.data.boxes import decode
 from wellfit.data.paths import existing
@@ -126,14 +127,16 @@ def predict(
     *,
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5,
 ) -> list[dict[str, Any]]:
-    """For each picture (its path, or the bytes of its file) the boxes in its own pixels, their classes and scores, the best first, from `threshold` on.
+    """For each picture its boxes in its own pixels, their classes and scores, the best first, from `threshold` on.
+
+    An input is a path, that of a folder of pictures, or the bytes of a picture's file.
 
     Where no box reaches it, `threshold` and `best` say so: the score of the best one, None if there is none at all.
     """
     model.eval()
     device = next(model.parameters()).device
     told = []
-    for path in inputs:
+    for path in [one for thing in inputs for one in pictures.below(thing)]:
         source = io.BytesIO(path) if isinstance(path, bytes) else existing(str(path), "picture")
         image, (width, height), _ = decode(source, record["image_size"])
         if record["channels"] == 1:
@@ -143,7 +146,8 @@ def predict(
         scale = torch.tensor([width / image.shape[2], height / image.shape[1]] * 2)
         none = {"threshold": threshold, "best": max((round(s, 4) for s in found["scores"].tolist()), default=None)}
         told.append(
-            ({} if kept.any() else none)
+            ({} if isinstance(path, bytes) else {"input": str(path)})
+            | ({} if kept.any() else none)
             | {
                 "boxes": [[round(x, 1) for x in box] for box in (found["boxes"][kept].cpu() * scale).tolist()],
                 "classes": [record["classes"][i] for i in found["labels"][kept].tolist()],

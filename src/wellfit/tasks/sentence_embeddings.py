@@ -37,6 +37,7 @@ from wellfit.recipe import Recipe
 from wellfit.tasks.metrics import Metrics
 from wellfit.tasks.task import Built, Supervised
 
+MOST = 5  # of the texts that are searched, told if nothing else is asked for
 CHUNK = 1024  # texts that are searched for at once
 
 
@@ -229,7 +230,7 @@ def predict(
     inputs: Sequence[str],
     *,
     among: Annotated[Sequence[str], Field(min_length=1)] = (),
-    most: Annotated[int, Field(ge=1)] = 5,
+    most: Annotated[int, Field(ge=1)] = MOST,
 ) -> list[dict[str, Any]]:
     """For each text its vector, of length 1; given texts to search `among`, the `most` similar of them, best first.
 
@@ -251,6 +252,10 @@ def predict(
 
     if not inputs:
         return []
+    if most != MOST and not among:
+        warnings.warn(
+            "`most` counts texts `among` which is searched; none are given, so it was not needed.", stacklevel=2
+        )
     found = vectors(inputs)
     encoded = [tokens.encode(text) for text in inputs]
     if among:

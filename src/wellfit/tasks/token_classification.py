@@ -30,6 +30,8 @@ from wellfit.recipe import Recipe
 from wellfit.tasks.metrics import Classification, Metrics
 from wellfit.tasks.task import Built, Supervised
 
+AT_ONCE = 256  # pieces of a sentence that go through the network together
+
 
 def build(recipe: Recipe, loaded: Loaded) -> Built:
     """The model is initialised from torch's global generator, which the caller has seeded."""
@@ -150,10 +152,13 @@ def predict(model: Tagger, record: Mapping[str, Any], inputs: Sequence[str | Seq
         if not words:
             raise DataError(f"Sentence number {number} has no words; there is nothing to tag.")
         pieces = [torch.tensor(vocabulary.encode(words[i : i + context])) for i in range(0, len(words), context)]
-        shares, said = model(padded(pieces).to(next(model.parameters()).device)).softmax(-1).max(-1)
-        real = [slice(0, len(piece)) for piece in pieces]
-        tags = [classes[tag] for row, kept in zip(said.tolist(), real, strict=True) for tag in row[kept]]
-        sure = [round(share, 4) for row, kept in zip(shares.tolist(), real, strict=True) for share in row[kept]]
+        tags, sure = [], []
+        for i in range(0, len(pieces), AT_ONCE):
+            part = pieces[i : i + AT_ONCE]
+            shares, said = model(padded(part).to(next(model.parameters()).device)).softmax(-1).max(-1)
+            for piece, row, share in zip(part, said.tolist(), shares.tolist(), strict=True):
+                tags += [classes[tag] for tag in row[: len(piece)]]
+                sure += [round(one, 4) for one in share[: len(piece)]]
         answer: dict[str, Any] = {"words": words, "tags": tags, "confidence": sure}
         if marks_spans(classes):
             answer["spans"] = [{"type": kind, "text": " ".join(words[first:last])} for kind, first, last in spans(tags)]

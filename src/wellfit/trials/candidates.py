@@ -18,7 +18,7 @@ from wellfit.trials import remedies
 
 ORDER = ("data", "loss and head", "the loop", "units and structure", "numbers", "learning rate", "fit")
 FEW = 4  # tried before one is looked at more closely
-MEASURED = "measured-learning-rate"
+MEASURED, USUAL = "measured-learning-rate", "usual-learning-rate"
 
 Finding = Mapping[str, Any]
 

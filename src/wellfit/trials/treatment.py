@@ -38,7 +38,7 @@ from wellfit.report.words import better, change_told, last, told
 from wellfit.run import Run
 from wellfit.trials import candidates, remedies
 from wellfit.trials.budget import Budget
-from wellfit.trials.candidates import MEASURED, Candidate
+from wellfit.trials.candidates import MEASURED, USUAL, Candidate
 from wellfit.trials.compare import Way, side_by_side
 from wellfit.trials.find_lr import find_lr
 from wellfit.trials.trial import OVER, Trial, finished, mark, outcome
@@ -109,6 +109,7 @@ class _Course:
     metric: str
     tell: Callable[[str], None]
     tried: list[Tried] = field(default_factory=list)
+    _rate_is_settled: bool = False  # the usual one was chosen beside a measured one
 
     @classmethod
     def of(
@@ -183,7 +184,10 @@ class _Course:
             seen = (
                 f"over {self.seeds} seeds" if judged else "with the run's own seed, so none was looked at more closely"
             )
-            return current, f"No remedy was better by more than {WORTH:.0%}, {seen}.{self._short}"
+            return (
+                current,
+                f"No remedy was better by more than {WORTH:.0%} and what {self.samples:,} held-out samples leave to chance, {seen}.{self._short}",
+            )
         if now and len(self._adopted) >= ROUNDS:
             return current, f"It ended after {ROUNDS} changes that helped."
         return current, "The doctor finds nothing any more." if not now else "No further change helped."
@@ -204,7 +208,7 @@ class _Course:
         for candidate in few:
             one = self._screened(current, candidate)
             if one is not None and self._is_plain(current, one, candidate.finding):
-                return self._kept_as_plain(one)
+                return self._kept_as_plain(self._or_the_usual_rate(current, one, candidate, few))
             screened += [one] if one is not None else []
         most = max((gain for gain, _, _ in screened), default=0.0)
 
@@ -230,6 +234,19 @@ class _Course:
         return much and all(
             candidates.comes_after(left["id"], finding) for left in candidates.treatable(self._findings_of(way))
         )
+
+    def _or_the_usual_rate(
+        self, current: Way, measured: tuple[float, Way, int], candidate: Candidate, few: Sequence[Candidate]
+    ) -> tuple[float, Way, int]:
+        """Of a measured learning rate and the usual one, the usual, unless the held-out samples can tell that it does less well."""
+        other = next((one for one in few if one.remedy == USUAL), None)
+        if candidate.remedy != MEASURED or other is None:
+            return measured
+        self._rate_is_settled = True
+        usual = self._screened(current, other)
+        if usual is None or not self._is_plain(current, usual, other.finding):
+            return measured
+        return measured if measured[0] - usual[0] > self._least(usual[1]) else usual
 
     def _kept_as_plain(self, one: tuple[float, Way, int]) -> Way:
         _, way, at = one
@@ -261,7 +278,7 @@ class _Course:
         one = Tried(remedy, candidate.finding, differences(current.recipe, way.recipe), before, after)
         self.tried.append(one)
         self.tell(f"    {one.told(self.metric).rpartition('): ')[2]}")
-        if after is None or (before is not None and not self._gain(before, after) > WORTH * abs(before)):
+        if after is None or (before is not None and not self._gain(before, after) > self._least(current)):
             return None
         return self._gain(before, after) if before is not None else math.inf, way, len(self.tried) - 1
 
@@ -397,6 +414,25 @@ class _Course:
         reached = outcome(way.there[self._own], "valid")
         return None if reached is None or reached.failed else reached.scores.get(self.metric)
 
+    def _least(self, way: Way) -> float:
+        """What has to be gained on the held-out samples to be worth a change, and more than their number leaves to chance.
+
+        Half a standard error of the score, as the same samples are scored twice. The loss of a classifier is mostly that of the samples
+        which it gets wrong, so these count; of n squared errors it is sqrt(2 / n).
+        """
+        reached = outcome(way.there[self._own], "valid")
+        scores = {} if reached is None or reached.failed else reached.scores
+        score, right = scores.get(self.metric), scores.get("accuracy")
+        if score is None or not math.isfinite(score):
+            return 0.0
+        if self.metric == "loss" and right is not None and (self.parent.recipe.task or "").endswith("-classification"):
+            error = abs(score) / math.sqrt(max(1.0, self.samples * (1 - right)))
+        elif better(self.parent.recipe, self.metric) == "max":
+            error = math.sqrt(max(0.0, score * (1 - score)) / self.samples)
+        else:
+            error = abs(score) * math.sqrt(2 / self.samples)
+        return max(WORTH * abs(score), error / 2)
+
     def _gain(self, before: float, after: float) -> float:
         return after - before if better(self.parent.recipe, self.metric) == "max" else before - after
 
@@ -416,7 +452,8 @@ class _Course:
 
     def _rate_is_old(self) -> bool:
         """Whether something was changed since the learning rate was measured."""
-        return all(one.remedy != MEASURED for one in self._adopted[-1:])
+        settled = (MEASURED, USUAL) if self._rate_is_settled else (MEASURED,)
+        return all(one.remedy not in settled for one in self._adopted[-1:])
 
     # ---- the end
 

@@ -134,6 +134,11 @@ def eject(
     data_file = script_file.with_suffix(".npz")
     if script_file.suffix != ".py":
         raise RunError(f"{script_file} does not end in .py, as a script does. Name one that does.")
+    if script_file.stem in sys.stdlib_module_names or script_file.stem in SHADOWED:
+        raise RunError(
+            f"{script_file} would be imported in place of the module {script_file.stem}, by itself and by every script beside it. "
+            "Name another file."
+        )
     _refuse(run)
     with untouched_randomness(), torch_settings(run.recipe):
         job = from_recipe(run.recipe)

@@ -135,6 +135,7 @@ def missing_nonlinearity(h: History) -> Iterator[Finding]:
         if (x["convolution"] and x["kernel"] == 1) or v.words.get("into") in (
             "Bmm",
             "ScaledDotProductFlashAttentionForCpu",
+            "Glu",  # a gate, whose half is no mere linear layer
         ):
             continue
         yield find(
