@@ -206,9 +206,13 @@ def test_dates_of_other_forms(tmp_path) -> None:
         (Clock("months", "1700-01-01", 12), 309, "2009"),
         (Clock("span", "1981-01-01", 86_400_000_000), 59, "1981-03-01"),
         (Clock("span", "2016-07-01 00:00:00", 3_600_000_000, dates=False), 25, "2016-07-02 01:00:00"),
+        (Clock("span", "2016-07-01 00:00:00", 100_000, dates=False), 10, "2016-07-01 00:00:01.000"),
+        (Clock("span", "2016-07-01 00:00:00.250", 1_000_000, dates=False), 1, "2016-07-01 00:00:01.250"),
+        (Clock("span", "2016-07-01 00:00:00", 5, dates=False), 1, "2016-07-01 00:00:00.000005"),
     ],
 )
 def test_times_go_on(clock, row, time) -> None:
+    """As exact as the clock's steps are, and no more."""
     assert clock.time(row) == time
     assert Clock.of(clock.as_dict()) == clock
 
@@ -297,3 +301,9 @@ def test_embedded_series_without_statsmodels(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "statsmodels", None)
     with pytest.raises(MissingExtra, match=r"wellfit\[series\]"):
         load(Data(source="sunspots"))
+
+
+@pytest.mark.parametrize(("unit", "step"), [("span", 86_400_000_000), ("months", 1), ("span", 10**15)])
+def test_no_time_lies_after_the_last_year(unit, step) -> None:
+    with pytest.raises(DataError, match=r"Row 200001 of a series that begins at 9999-11-30, .* after the year 9999"):
+        Clock(unit, "9999-11-30", step).time(200_000)

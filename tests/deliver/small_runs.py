@@ -1,6 +1,7 @@
 """One tiny run of each task, a few steps each, on files that are written here: enough to be exported, served and predicted with."""
 
 import functools
+import json
 import random
 import tempfile
 from pathlib import Path
@@ -78,6 +79,13 @@ def _writer(place: Path) -> dict:
     }
 
 
+def _chat(place: Path) -> dict:
+    rows = [{"prompt": text, "completion": " ".join(reversed(text.split()))} for text in _texts(60)]
+    (place / "chat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = {"data.tokens": "char", "model": {"kind": "decoder"}, **SMALL, "data.context": 64}
+    return {"data.source": str(place / "chat.jsonl"), "task": "text-generation", **more}
+
+
 def _rewriter(place: Path) -> dict:
     lines = [f"{text},{' '.join(reversed(text.split()))}" for text in _texts(60)]
     (place / "turned.csv").write_text("text,turned\n" + "\n".join(lines) + "\n")
@@ -132,6 +140,7 @@ RUNS = {
     "text": _text,
     "vectors": _vectors,
     "writer": _writer,
+    "chat": _chat,
     "rewriter": _rewriter,
     "tags": _tags,
     "series": _series,

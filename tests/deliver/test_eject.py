@@ -315,6 +315,9 @@ def test_no_script_stands_in_the_way_of_a_module(tmp_path, wine, monkeypatch, na
     (folder / "environment.json").write_text(json.dumps(environment))
     monkeypatch.chdir(tmp_path)
     assert wellfit.eject(folder).script.name == f"{name}-run.py"
+    with pytest.raises(RunError, match=f"imported in place of the module {name}"):
+        wellfit.eject(folder, tmp_path / f"{name}.py")
+    assert not (tmp_path / f"{name}.py").exists()
 
 
 def test_data_that_has_changed(tmp_path, films) -> None:

@@ -252,3 +252,8 @@ def test_what_an_exporter_cannot_write_is_one_sentence(tmp_path, monkeypatch) ->
     with pytest.raises(RunError, match=r"cannot write this network down \(ValueError: no such operator\)"):
         export(run("numbers"), tmp_path / "out", "torch-export")
     assert not [*tmp_path.iterdir()]
+
+
+def test_the_cards_program_answers_a_conversation_as_the_run_does(exported) -> None:
+    said = wellfit.predict(run("chat"), "What is a function?", top_k=1, length=40)[0]
+    assert program(exported("chat").folder) == said["text"] + "\n"

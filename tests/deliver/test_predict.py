@@ -1,18 +1,20 @@
 """A run folder is all that a prediction needs; what cannot be predicted is told in a sentence."""
 
 import json
+import math
 import sys
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from small_runs import run
 
 import wellfit
 from wellfit import api
 from wellfit.cli import main
 from wellfit.cli.predictions import CHOICES, _shown
-from wellfit.deliver.predict import _checked, allowed
+from wellfit.deliver.predict import Predictor, _checked, allowed
 from wellfit.errors import DataError, RecipeError, RunError
 from wellfit.recipe import Recipe
 from wellfit.tasks import KINDS
@@ -419,3 +421,86 @@ def test_a_folder_of_many_pictures_is_never_in_memory_as_a_whole(runs, tmp_path,
     monkeypatch.setattr(image_classification, "AT_ONCE", 5)
     assert predictor([folder] * 4) == expected
     assert seen == [12, 5, 5, 2]
+
+
+# ---- what others found
+
+
+def test_half_a_letter_is_named_by_every_task_of_texts(command, tmp_path) -> None:
+    for name in ("text", "vectors", "writer", "rewriter", "tags", "chat"):
+        status, out, err = command("predict", run(name).folder, "fine", "a\udcff")
+        assert (status, out) == (2, ""), name
+        assert "Text number 2 has '\\udcff' at its letter 2" in err, err
+    with pytest.raises(DataError, match=r"Message 1 in text number 1 has .* half a surrogate pair"):
+        wellfit.predict(run("chat"), '[{"role": "user", "content": "\\ud800"}]')
+    (tmp_path / "c.jsonl").write_text('{"prompt": "\\ud800", "completion": "b"}\n' * 20)
+    with pytest.raises(DataError, match=r"line 1 of .*c.jsonl has .* half a surrogate pair"):
+        api.fit_recipe(
+            Recipe(), set={"data.source": str(tmp_path / "c.jsonl"), "task": "text-generation"}, root=tmp_path
+        )
+
+
+def test_a_text_that_looks_like_json_is_a_text() -> None:
+    assert wellfit.predict(run("chat"), "[" * 100_000, length=3)[0]["text"] is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ([{"role": "user", "content": " "}], "ends with an empty message"),
+        ([{"role": "system", "content": "Be short."}], "ends with what the system says"),
+        ([{"role": "assistant", "content": "Yes."}], "ends with what the assistant says"),
+    ],
+)
+def test_a_conversation_has_to_ask(said, why) -> None:
+    with pytest.raises(DataError, match=why):
+        wellfit.predict(run("chat"), said)
+
+
+def test_the_smallest_temperature_is_the_likeliest_text() -> None:
+    coldest = wellfit.predict(run("writer"), "it is", temperature=1e-320, length=9)
+    assert coldest == wellfit.predict(run("writer"), "it is", top_k=1, length=9)
+
+
+def test_empty_lines_of_the_standard_input_are_left_out(command) -> None:
+    status, out, err = command("predict", run("vectors").folder, "-", lines="\n\nit is good\n")
+    assert (status, len(out.splitlines())) == (0, 1)
+    assert "2 empty lines of the standard input were left out" in err
+    assert "`most` counts" in command("predict", run("vectors").folder, "it is", "--set", "most=9")[2]
+
+
+def test_long_sentences_are_tagged_in_pieces(monkeypatch) -> None:
+    from wellfit.tasks import token_classification
+
+    words = ["it", "is", "bad"] * 200
+    at_once = wellfit.predict(run("tags"), [words])
+    monkeypatch.setattr(token_classification, "AT_ONCE", 3)
+    assert wellfit.predict(run("tags"), [words]) == at_once
+
+
+def test_a_series_that_no_forecast_can_follow_is_refused(tmp_path, command) -> None:
+    def asked(value: str, year: str = "2020") -> str:
+        lines = [f"{year}-12-{1 + i:02d},{value if i == 5 else i}" for i in range(31)]
+        (tmp_path / "s.csv").write_text("day,sold\n" + "\n".join(lines) + "\n")
+        status, out, err = command("predict", run("series").folder, tmp_path / "s.csv")
+        assert (status, out) == (2, ""), value
+        return err
+
+    assert "has '1000" in asked("1" + 400 * "0")
+    assert "train with `data.missing=mean`" in " ".join(asked("").split())
+    assert "after the year 9999" in asked("1", year="9999").replace("\n", " ")
+
+
+def test_a_forecast_that_is_no_number_is_refused() -> None:
+    predictor = Predictor.of(run("series"))
+    predictor.model.register_forward_hook(lambda _, __, outputs: outputs + math.inf)
+    rows = [{"day": f"2020-01-{1 + i:02d}", "sold": float(i)} for i in range(28)]
+    with pytest.raises(DataError, match="is no finite number; its values are too far from what"):
+        predictor([rows])
+
+
+def test_pictures_without_a_box_have_a_row(tmp_path) -> None:
+    from wellfit.cli.answers import write
+
+    write(tmp_path / "a.csv", "object-detection", [{"boxes": [], "classes": [], "scores": [], "best": 0.1}], ["x.png"])
+    assert (tmp_path / "a.csv").read_text().splitlines() == ["input,class,score,left,top,right,bottom", "x.png,,,,,,"]

@@ -473,3 +473,8 @@ def test_long_runs_stay_small_and_quick(tmp_path: Path) -> None:
 def test_the_script_that_draws_is_packed_whole() -> None:
     pytest.importorskip("vl_convert")
     assert b"window.vegaEmbed" in gzip.decompress(base64.b64decode(charts.vega()))
+
+
+def test_a_number_with_a_power_of_ten_is_one_word() -> None:
+    events = [started(), Evaluated(5, "test", {"taste": 3.4e-6})]
+    assert "test taste is 3.4 × 10⁻⁶" in " ".join(summary(RECIPE, events))

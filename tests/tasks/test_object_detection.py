@@ -91,11 +91,15 @@ def test_a_run_learns_repeats_itself_and_predicts(tmp_path, kind) -> None:
     pixels[20:60, 30:60] = 255
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     (told,) = tasks.KINDS["object-detection"].predict(again, run.task, [tmp_path / "wide.png"], threshold=0.0)
-    assert set(told) == {"boxes", "classes", "scores"}
+    assert set(told) == {"input", "boxes", "classes", "scores"}
     assert len(told["boxes"]) == len(told["classes"]) == len(told["scores"]) > 0
     assert told["scores"] == sorted(told["scores"], reverse=True)
     assert all(0 <= x1 <= x2 <= 128 and 0 <= y1 <= y2 <= 90 for x1, y1, x2, y2 in told["boxes"])
     assert set(told["classes"]) <= set("0123456789")
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "wide.png").rename(tmp_path / "alone" / "wide.png")
+    (found,) = tasks.KINDS["object-detection"].predict(again, run.task, [tmp_path / "alone"], threshold=0.0)
+    assert found == told | {"input": found["input"]}, "a folder stands for its pictures"
     with pytest.raises(DataError, match="nothing is there"):
         tasks.KINDS["object-detection"].predict(again, run.task, [tmp_path / "no.png"])
 

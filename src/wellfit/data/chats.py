@@ -487,7 +487,7 @@ def _listed(value: Any, place: str, column: str) -> list[Message]:
             raise DataError(
                 f"Message {number} in {place[0].lower()}{place[1:]} has the content {str(content)[:40]!r}; it must be a text."
             )
-        check_letters(content, f"Message {number} in {place[0].lower()}{place[1:]}")
+        check_letters(content, f"Message {number} in {place[:1].lower()}{place[1:]}")
         found.append({"role": ROLES[role], "content": content})
     return found
 
