@@ -18,7 +18,9 @@ from wellfit.events import Stepped
 from wellfit.recipe import Recipe
 from wellfit.report.comparison import Arm, Comparison
 from wellfit.run import Run
-from wellfit.trials import candidates
+from wellfit.trials import candidates, treatment
+from wellfit.trials.candidates import Candidate
+from wellfit.trials.compare import Way
 from wellfit.trials.treatment import CURED, Cure, cure, judged_by, plan
 
 TABLE: dict[str, Any] = {
@@ -109,6 +111,38 @@ def test_what_is_plain_is_screened_and_proven(cured: Cure) -> None:
     }  # the last three, beside the measured rate
     assert cured.comparison is not None
     assert cured.comparison.seeds == (4, 5, 6)
+
+
+@pytest.mark.parametrize(("gain", "kept"), [(1.05, "usual"), (1.2, "measured")])
+def test_the_usual_rate_is_kept_within_a_standard_error(
+    cured: Cure, monkeypatch: pytest.MonkeyPatch, gain: float, kept: str
+) -> None:
+    """Of the held-out samples few are wrong, so what they tell of two good rates is mostly chance."""
+    course = treatment._Course.of(cured.run, 3, None, None, lambda _: None)
+    of = {name: Way(name, name, cured.run.recipe, {0: cured.run.folder}) for name in ("ill", "measured", "usual")}
+    monkeypatch.setattr(course, "_screened", lambda *_: (1.0, of["usual"], 1))
+    monkeypatch.setattr(course, "_is_plain", lambda *_: True)
+    monkeypatch.setattr(course, "_error", lambda _: 0.1)
+    monkeypatch.setattr(course, "_least", lambda _: 0.05)
+    both = [
+        Candidate(name, "learning-rate-too-high", cured.run.recipe) for name in (candidates.MEASURED, candidates.USUAL)
+    ]
+    assert course._or_the_usual_rate(of["ill"], (gain, of["measured"], 0), both[0], both)[1].name == kept
+    assert course._or_the_usual_rate(of["ill"], (gain, of["measured"], 0), both[0], both[:1])[1].name == "measured"
+
+
+def test_the_standard_error_is_that_of_the_samples_which_are_wrong(cured: Cure) -> None:
+    course = treatment._Course.of(cured.run, 3, None, None, lambda _: None)
+    way = Way("ill", "ill", cured.run.recipe, {0: cured.run.folder})
+    reached = treatment.outcome(cured.run.folder, "valid")
+    assert reached is not None
+    wrong = round(course.samples * (1 - reached.scores["accuracy"]))
+    assert wrong > 4
+    assert course._error(way) == pytest.approx(reached.scores["loss"] / wrong**0.5)
+    assert course._least(way) == pytest.approx(course._error(way) / 2)
+    course.metric = "accuracy"
+    share = reached.scores["accuracy"]
+    assert course._error(way) == pytest.approx((share * (1 - share) / course.samples) ** 0.5)
 
 
 def test_no_seed_chooses_and_judges_and_proves(judged: Cure) -> None:
@@ -215,8 +249,6 @@ def test_what_the_proof_does_not_confirm_is_no_cure(
     cured: Cure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float
 ) -> None:
     """The trials helped and the test does not show it: nothing is called a cure, and none of an earlier call is left."""
-    from wellfit.trials import treatment
-
     run = copied(cured, tmp_path)
     honest = treatment.side_by_side
 
@@ -244,8 +276,6 @@ def test_what_the_proof_does_not_confirm_is_no_cure(
 def test_a_trial_that_cannot_be_trained_is_told_and_the_cure_goes_on(
     judged: Cure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wellfit.trials import treatment
-
     run = copied(judged, tmp_path)
     monkeypatch.setattr(treatment, "PLAIN", float("inf"))
     honest = treatment.finished
@@ -276,8 +306,6 @@ def test_two_changes_of_short_trials_are_both_in_the_cured_recipe(
         candidates, "treatable", lambda found: now.__setitem__(slice(None), next(asked, [])) or list(found)
     )
     run = trained(tmp_path / "run", optimizer__learning_rate=10.0, training__epochs=24)
-    from wellfit.trials import treatment
-
     monkeypatch.setattr(treatment, "WORTH", -10.0)
     found = cure(run, steps=14 * found_steps(run), quiet=True)
     kept = [one.remedy for one in found.adopted]

@@ -238,7 +238,10 @@ class _Course:
     def _or_the_usual_rate(
         self, current: Way, measured: tuple[float, Way, int], candidate: Candidate, few: Sequence[Candidate]
     ) -> tuple[float, Way, int]:
-        """Of a measured learning rate and the usual one, the usual, unless the held-out samples can tell that it does less well."""
+        """Of a measured learning rate and the usual one, the usual, unless it is worse by more than a standard error.
+
+        The rule of one standard error (Breiman et al. 1984, 3.4.3): few held-out samples cannot tell the two apart.
+        """
         other = next((one for one in few if one.remedy == USUAL), None)
         if candidate.remedy != MEASURED or other is None:
             return measured
@@ -246,7 +249,7 @@ class _Course:
         usual = self._screened(current, other)
         if usual is None or not self._is_plain(current, usual, other.finding):
             return measured
-        return measured if measured[0] - usual[0] > self._least(usual[1]) else usual
+        return measured if measured[0] - usual[0] > max(self._least(usual[1]), self._error(usual[1])) else usual
 
     def _kept_as_plain(self, one: tuple[float, Way, int]) -> Way:
         _, way, at = one
@@ -415,23 +418,24 @@ class _Course:
         return None if reached is None or reached.failed else reached.scores.get(self.metric)
 
     def _least(self, way: Way) -> float:
-        """What has to be gained on the held-out samples to be worth a change, and more than their number leaves to chance.
+        """What has to be gained over a way to be worth a closer look: half a standard error at least, as the same samples are scored twice."""
+        score = self._score(way)
+        return 0.0 if score is None else max(WORTH * abs(score), self._error(way) / 2)
 
-        Half a standard error of the score, as the same samples are scored twice. The loss of a classifier is mostly that of the samples
-        which it gets wrong, so these count; of n squared errors it is sqrt(2 / n).
+    def _error(self, way: Way) -> float:
+        """The standard error of a score that so many held-out samples leave; 0 where there is no score.
+
+        The loss of a classifier is mostly that of the samples which it gets wrong, so these count; of n squared errors it is sqrt(2 / n).
         """
-        reached = outcome(way.there[self._own], "valid")
-        scores = {} if reached is None or reached.failed else reached.scores
-        score, right = scores.get(self.metric), scores.get("accuracy")
-        if score is None or not math.isfinite(score):
+        reached, score = outcome(way.there[self._own], "valid"), self._score(way)
+        if reached is None or score is None or not math.isfinite(score):
             return 0.0
+        right = reached.scores.get("accuracy")
         if self.metric == "loss" and right is not None and (self.parent.recipe.task or "").endswith("-classification"):
-            error = abs(score) / math.sqrt(max(1.0, self.samples * (1 - right)))
-        elif better(self.parent.recipe, self.metric) == "max":
-            error = math.sqrt(max(0.0, score * (1 - score)) / self.samples)
-        else:
-            error = abs(score) * math.sqrt(2 / self.samples)
-        return max(WORTH * abs(score), error / 2)
+            return abs(score) / math.sqrt(max(1.0, self.samples * (1 - right)))
+        if better(self.parent.recipe, self.metric) == "max":
+            return math.sqrt(max(0.0, score * (1 - score)) / self.samples)
+        return abs(score) * math.sqrt(2 / self.samples)
 
     def _gain(self, before: float, after: float) -> float:
         return after - before if better(self.parent.recipe, self.metric) == "max" else before - after
