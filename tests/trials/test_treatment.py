@@ -123,7 +123,7 @@ def test_the_usual_rate_is_kept_within_a_standard_error(
     monkeypatch.setattr(course, "_screened", lambda *_: (1.0, of["usual"], 1))
     monkeypatch.setattr(course, "_is_plain", lambda *_: True)
     monkeypatch.setattr(course, "_error", lambda _: 0.1)
-    monkeypatch.setattr(course, "_least", lambda _: 0.05)
+    monkeypatch.setattr(course, "_score", lambda _: 0.5)
     both = [
         Candidate(name, "learning-rate-too-high", cured.run.recipe) for name in (candidates.MEASURED, candidates.USUAL)
     ]
@@ -139,7 +139,8 @@ def test_the_standard_error_is_that_of_the_samples_which_are_wrong(cured: Cure) 
     wrong = round(course.samples * (1 - reached.scores["accuracy"]))
     assert wrong > 4
     assert course._error(way) == pytest.approx(reached.scores["loss"] / wrong**0.5)
-    assert course._least(way) == pytest.approx(course._error(way) / 2)
+    assert course._least(way, candidates.MEASURED) == pytest.approx(course._error(way))
+    assert course._least(way, "clip-gradients") == pytest.approx(0.03 * reached.scores["loss"])
     course.metric = "accuracy"
     share = reached.scores["accuracy"]
     assert course._error(way) == pytest.approx((share * (1 - share) / course.samples) ** 0.5)

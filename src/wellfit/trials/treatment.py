@@ -186,7 +186,7 @@ class _Course:
             )
             return (
                 current,
-                f"No remedy was better by more than {WORTH:.0%} and what {self.samples:,} held-out samples leave to chance, {seen}.{self._short}",
+                f"No remedy was better by more than {WORTH:.0%}, {seen}.{self._short}",
             )
         if now and len(self._adopted) >= ROUNDS:
             return current, f"It ended after {ROUNDS} changes that helped."
@@ -249,7 +249,7 @@ class _Course:
         usual = self._screened(current, other)
         if usual is None or not self._is_plain(current, usual, other.finding):
             return measured
-        return measured if measured[0] - usual[0] > max(self._least(usual[1]), self._error(usual[1])) else usual
+        return measured if measured[0] - usual[0] > self._least(usual[1], MEASURED) else usual
 
     def _kept_as_plain(self, one: tuple[float, Way, int]) -> Way:
         _, way, at = one
@@ -281,7 +281,7 @@ class _Course:
         one = Tried(remedy, candidate.finding, differences(current.recipe, way.recipe), before, after)
         self.tried.append(one)
         self.tell(f"    {one.told(self.metric).rpartition('): ')[2]}")
-        if after is None or (before is not None and not self._gain(before, after) > self._least(current)):
+        if after is None or (before is not None and not self._gain(before, after) > self._least(current, remedy)):
             return None
         return self._gain(before, after) if before is not None else math.inf, way, len(self.tried) - 1
 
@@ -417,10 +417,14 @@ class _Course:
         reached = outcome(way.there[self._own], "valid")
         return None if reached is None or reached.failed else reached.scores.get(self.metric)
 
-    def _least(self, way: Way) -> float:
-        """What has to be gained over a way to be worth a closer look: half a standard error at least, as the same samples are scored twice."""
+    def _least(self, way: Way, remedy: str) -> float:
+        """What a remedy has to gain over a way to be worth a closer look.
+
+        A measured rate was chosen by the held-out samples that score it now, so it has to gain a standard error of theirs.
+        """
         score = self._score(way)
-        return 0.0 if score is None else max(WORTH * abs(score), self._error(way) / 2)
+        least = 0.0 if score is None else WORTH * abs(score)
+        return max(least, self._error(way)) if remedy == MEASURED else least
 
     def _error(self, way: Way) -> float:
         """The standard error of a score that so many held-out samples leave; 0 where there is no score.
