@@ -80,6 +80,7 @@ def test_it_is_tuned_scored_and_asked(tmp_path, folder, strategy) -> None:
 
 def test_what_is_not_there_or_too_long_is_told(tmp_path, folder, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # it was read when that was imported
     settings = {"data.source": str(table(tmp_path / "t.csv")), "data.target": "label", "task": "text-classification"}
     with pytest.raises(ModelError, match=r"`model.name` is 'nobody/nothing'; there is no such folder here"):
         from_recipe(Recipe().override({**settings, "model": {"kind": "pretrained", "name": "nobody/nothing"}}))

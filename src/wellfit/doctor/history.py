@@ -78,9 +78,7 @@ class History:
     norms: Series = field(default_factory=Series)
     told: dict[str, dict[str, deque[Vitals]]] = field(default_factory=dict)
     evaluations: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # stream -> (step, loss)
-    rights: list[tuple[int, float, float]] = field(
-        default_factory=list
-    )  # step, accuracy on held-out data, samples of it
+    rights: list[tuple[int, float, float]] = field(default_factory=list)  # step, accuracy on held-out data, its samples
     tested: dict[str, dict[str, float]] = field(default_factory=dict)  # "model" or a yardstick -> its last test scores
     tested_on: int = 0  # test samples, where it is known
     spent: float = 0.0  # seconds of the counted steps, and of them those that passed without a batch

@@ -133,9 +133,8 @@ def merge(model: nn.Module) -> nn.Module:
 
     Weights in four bits become plain ones. Vectors before frozen weights (`prompts`) stay: no weight can take them up.
     """
-    tuners = sys.modules.get(
-        "peft.tuners.tuners_utils"
-    )  # a model with adapters has imported it, and importing it takes seconds
+    # A model with adapters has imported it, and importing it takes seconds.
+    tuners = sys.modules.get("peft.tuners.tuners_utils")
     for path, found in list(model.named_modules()):
         module: Any = found
         adapted = tuners is not None and isinstance(module, tuners.BaseTunerLayer)

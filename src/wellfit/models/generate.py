@@ -29,6 +29,7 @@ from wellfit.models.pretrained import Writer
 from wellfit.models.transformer import Decoder, EncoderDecoder
 
 Prompts = Tensor | Sequence[Sequence[int]]
+COLDEST = 1e-30  # temperature; what is smaller divides to infinity
 
 
 def sample(
@@ -284,9 +285,8 @@ def probabilities(
     At least one token always stays. Tokens that tie with the k-th stay too.
     """
     logits = logits_BV.double()
-    logits = (logits - logits.max(-1, keepdim=True).values) / max(
-        temperature, 1e-30
-    )  # the smallest numbers divide to infinity
+    best = logits.max(-1, keepdim=True).values
+    logits = (logits - best) / max(temperature, COLDEST)
     if top_k is not None and top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:, -1:], -math.inf)
     p_BV = logits.softmax(-1)
