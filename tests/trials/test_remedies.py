@@ -44,6 +44,7 @@ def test_none_breaks_a_recipe_of_any_network(name: str, kind: str) -> None:
         ("unsaturated-activation", {"model.activation": "sigmoid"}, {"model.activation": "relu"}),
         ("normalise-layers", {"training.batch_size": 64}, {"model.norm": "batch"}),
         ("shuffle", {"data.shuffle": False}, {"data.shuffle": True}),
+        ("deduplicate", {"task": "tabular-classification"}, {"data.deduplicate": True}),
         ("usual-schedule", {"schedule.kind": "step", "schedule.drop": 0.5}, {"schedule.kind": "cosine", "schedule.drop": 0.1}),
         ("usual-model", {"model.widths": [2]}, {"model.widths": [128, 128]}),
         ("larger-network", {"model.widths": [256, 256]}, {"model.widths": [512, 512]}),

@@ -11,7 +11,7 @@ hf:NAME                                   a set of the Hugging Face hub, which i
 'image-classification'
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from wellfit.data import (
 from wellfit.data.arrays import Arrays, Loaded
 from wellfit.data.fingerprint import fingerprint
 from wellfit.data.paths import VALID_FOLDERS, existing, expanded
-from wellfit.data.split import fewer, split
+from wellfit.data.split import fewer, once, split
 from wellfit.errors import DataError, RecipeError
 from wellfit.recipe import Data
 
@@ -73,6 +73,11 @@ def load(data: Data, task: str | None = None) -> Loaded:
         return replace(loaded, name=data.source.removeprefix(hub.PREFIX).split("/")[-1].replace(":", "-"))
     reader = _reader(data, task)
     if reader is not None:
+        if data.deduplicate:
+            raise RecipeError(
+                f"`data.deduplicate` is for rows and pictures of one size, and {data.source} holds neither. Leave it false, and take repeats out "
+                "of the files."
+            )
         if reader.unlabelled and data.train_samples is not None and not chats.holds(Path(data.source).expanduser()):
             raise RecipeError(
                 f"`data.train_samples` is {data.train_samples:,}, but these samples are {reader.unlabelled}, which nobody labels one by "
@@ -452,12 +457,32 @@ def _split(found: Read, data: Data, notes: list[str]) -> tuple[Arrays, Arrays | 
         samples, held["test"] = split(samples, targets, share, what="test", **how)
     if data.valid_share and found.valid is None and data.valid is None:
         samples, held["valid"] = split(samples, targets, data.valid_share, what="validation", **how)
+    if data.deduplicate:
+        keys = _keys(found)
+        apart = [key for part in (found.valid, found.test) if part is not None for key in _contents(part)]
+        samples = once(
+            samples, keys, [*apart, *(keys[i] for numbers in held.values() for i in numbers.tolist())], notes
+        )
     samples = fewer(data, samples, notes, targets if found.classes else None, found.classes)
     if found.frame is not None:
         return _split_table(found, data, samples, held, notes)
     parts = {"valid": found.valid, "test": found.test}
     parts |= {name: found.train.take(numbers) for name, numbers in held.items()}
     return found.train.take(samples), parts["valid"], parts["test"]
+
+
+def _keys(found: Read) -> list[Hashable]:
+    """For each sample something that is equal where inputs and target are."""
+    if found.frame is None:
+        return _contents(found.train)
+    return [tuple(row) for row in found.frame.astype(str).itertuples(index=False)]
+
+
+def _contents(part: Arrays) -> list[Hashable]:
+    return [
+        (inputs.tobytes(), target)
+        for inputs, target in zip(part.inputs.contiguous().numpy(), part.targets.tolist(), strict=True)
+    ]
 
 
 def _split_table(

@@ -1,13 +1,13 @@
 """Which samples are held out, and which of the others are learnt from: drawn with seeds of their own, in the proportions of the classes.
 
-scikit-learn draws what is held out; what this file adds is what to say when it cannot be done. `fewer` draws the training
+scikit-learn draws what is held out; what this file adds is what to say when it cannot be done. `once` leaves repeats out, `fewer` draws the training
 samples, if not all are wanted, before anything is learnt from them, an encoding or a vocabulary included.
 
     >>> train, valid = split(torch.arange(100), targets, 0.1, seed=0, what="validation", stratify=True)
     >>> train = fewer(Data(train_samples=20), train, notes, targets)
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,6 +48,26 @@ def split(
 
     stay, held = train_test_split(samples.numpy(), test_size=count, random_state=seed, stratify=labels)
     return torch.from_numpy(stay).sort().values, torch.from_numpy(held).sort().values
+
+
+def once(samples: Tensor, keys: Sequence[Hashable], held_out: Iterable[Hashable], notes: list[str]) -> Tensor:
+    """Those of the training samples, numbers [n], whose key comes for the first time and is not `held_out`, in the original order.
+
+    `keys` [N] are of all samples; those of equal content are equal.
+    """
+    seen = set(held_out)
+    held = sum(keys[i] in seen for i in samples.tolist())
+    kept = [i for i in samples.tolist() if not (keys[i] in seen or seen.add(keys[i]))]  # type: ignore[func-returns-value]
+    left_out = len(samples) - len(kept)
+    if left_out:
+        also = f", {held:,} of them one that is held out," if held else ""
+        told = f"{left_out:,} of {len(samples):,} training samples repeat others{also} and were left out"
+        notes.append(f"{told} (`data.deduplicate`).")
+    if not kept:
+        raise DataError(
+            "Every training sample repeats one that is held out, so nothing is left to learn from. Set `data.deduplicate=false`."
+        )
+    return torch.tensor(kept)
 
 
 def fewer(

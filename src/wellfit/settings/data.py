@@ -200,6 +200,12 @@ class Data(Part):
         ge=0,
         lt=1,
     )
+    deduplicate: bool = setting(
+        False,
+        "Leave out training samples, rows or pictures, that repeat an earlier one or one that is held out of the same data, target included. What is "
+        "held out stays the same.",
+        "A row that comes twice may well have been seen twice; whether it was, only you know.",
+    )
     train_samples: int | None = setting(
         None,
         "Learn from that many of the training samples, in the proportions of the classes and with one of each at least; null: from "

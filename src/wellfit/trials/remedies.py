@@ -230,6 +230,12 @@ def shuffle(recipe: Recipe) -> Changes:
     return {} if recipe.data.shuffle else {"data.shuffle": True}
 
 
+def deduplicate(recipe: Recipe) -> Changes:
+    """Leaves training samples out that repeat others."""
+    can = recipe.task in ("image-classification", "tabular-classification", "tabular-regression")
+    return {"data.deduplicate": True} if can and not recipe.data.deduplicate else {}
+
+
 def balance_classes(recipe: Recipe) -> Changes:
     """Weighs the classes by how rare they are."""
     if recipe.loss.class_weights is not None or recipe.loss.kind not in ("cross-entropy", "focal"):
@@ -355,6 +361,7 @@ CHANGES: Mapping[str, Callable[[Recipe], Changes]] = {
     "smaller-micro-batch": smaller_micro_batch,
     "checkpoint-activations": checkpoint_activations,
     "shuffle": shuffle,
+    "deduplicate": deduplicate,
     "balance-classes": balance_classes,
     "hold-out": hold_out,
     "stop-early": stop_early,
