@@ -45,18 +45,24 @@ class Clock:
         """The time of a row, counted from 0; rows beyond the last have one too."""
         if self.unit == "rows":
             return f"row {row + 1}"
+        import pandas as pd
+
+        first = pd.Timestamp(self.first)
         try:
-            return self._dated(row)
-        except (OverflowError, ValueError, NotImplementedError):  # pandas' many ways to say so
+            return self._dated(first, row)
+        except (
+            OverflowError,
+            ValueError,
+            NotImplementedError,
+        ):  # pandas' ways to say that a date lies beyond its last one
             raise DataError(
                 f"Row {row + 1} of a series that begins at {self.first}, with one every {self.told()}, lies after the year 9999, where dates end. "
                 "Give earlier times."
             ) from None
 
-    def _dated(self, row: int) -> str:
+    def _dated(self, first: Any, row: int) -> str:
         import pandas as pd
 
-        first = pd.Timestamp(self.first)
         if self.unit == "months":
             at = first.replace(day=1) + pd.DateOffset(months=self.step * row)
             at = at + pd.offsets.MonthEnd(0) if self.month_end else at.replace(day=first.day)
